@@ -1,0 +1,10 @@
+/* Where our own programs are: $KBSUP_LIBEXEC if set, else beside the running program, else in its
+ * build tree, else where they were installed. */
+#pragma once
+
+#include <limits.h>
+
+#include "err.h"
+
+/* name: kbsupd, kbsup-guest, kbsup-init or kbsup-machine. */
+int kb_program_path(const char *name, char ret[PATH_MAX], struct kb_err *err);
