@@ -1,0 +1,121 @@
+#include "policy/judge.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "supervisor/base/util.h"
+
+enum held { HELD_NO, HELD_YES, HELD_UNKNOWN };
+
+static enum held clause_held(const struct kb_clause *clause, const struct kb_question *q)
+{
+	enum held ret = HELD_YES;
+
+	for (size_t i = 0; i < clause->conds.len; i++) {
+		const struct kb_cond *cond = &clause->conds.items[i];
+
+		if (!(q->known & (1u << cond->arg)))
+			ret = HELD_UNKNOWN;
+		else if (!kb_cond_holds(cond, q->args))
+			return HELD_NO;
+	}
+	return ret;
+}
+
+/* The clause that decides, or unknown when clauses that disagree could. */
+static enum kb_judged judge_call(const struct kb_bundle *bundle, uint32_t arch,
+	const struct kb_question *q, struct kb_verdict *ret)
+{
+	const struct kb_table *table = kb_bundle_table(bundle, arch);
+	const struct kb_table_call *call =
+		table ? kb_table_find(table, kb_calls[q->call].nr[kb_arch_index(arch)]) : NULL;
+	bool allows = false, refuses = false;
+
+	*ret = kb_bundle_decide(bundle, arch, kb_calls[q->call].nr[kb_arch_index(arch)], q->args);
+	for (size_t i = 0; call && i < call->clauses.len; i++) {
+		const struct kb_clause *clause = &call->clauses.items[i];
+		enum held held = clause_held(clause, q);
+
+		if (held == HELD_NO)
+			continue;
+		*(clause->action == KB_ALLOW ? &allows : &refuses) = true;
+		if (held == HELD_YES)
+			break;
+	}
+	if (allows && refuses)
+		return KB_JUDGED_UNKNOWN;
+	return ret->action == KB_ALLOW ? KB_JUDGED_ALLOWED : KB_JUDGED_DENIED;
+}
+
+static enum kb_judged judge_path(
+	const struct kb_bundle *bundle, const struct kb_question *q, struct kb_verdict *ret)
+{
+	struct kb_verdict verdict = kb_bundle_decide_path(bundle, q->access, q->path);
+	struct kb_mech_path mech;
+
+	if (verdict.action != KB_ALLOW) {
+		*ret = verdict;
+		return KB_JUDGED_DENIED;
+	}
+	mech = kb_mech_path(bundle, q->access, q->path);
+	if (mech.allowed)
+		return KB_JUDGED_ALLOWED;
+	*ret = bundle->path_default;
+	ret->errnum = mech.errnum;
+	return KB_JUDGED_DENIED;
+}
+
+static struct kb_verdict judge_net(const struct kb_bundle *bundle, const struct kb_question *q)
+{
+	struct kb_answer answer;
+	struct kb_program none = {0};
+
+	kb_answer(bundle, &none, kb_arch_native(), q, &answer);
+	return answer.net;
+}
+
+void kb_judge(
+	const struct kb_bundle *bundle, const struct kb_observed *seen, struct kb_judgement *ret)
+{
+	struct kb_question *q = &ret->question;
+	uint32_t arch = seen->arch ? seen->arch : kb_arch_native();
+
+	*ret = (struct kb_judgement){.judged = KB_JUDGED_SKIP};
+	if (!kb_observed_question(seen, q))
+		return;
+	if (q->kind == KB_ASK_NET) {
+		ret->verdict = judge_net(bundle, q);
+		ret->judged =
+			ret->verdict.action == KB_ALLOW ? KB_JUDGED_ALLOWED : KB_JUDGED_DENIED;
+		return;
+	}
+	ret->judged = KB_JUDGED_ALLOWED;
+	if (q->kind == KB_ASK_CALL)
+		ret->judged = judge_call(bundle, arch, q, &ret->verdict);
+	if (ret->judged == KB_JUDGED_ALLOWED && q->path && q->access)
+		ret->judged = judge_path(bundle, q, &ret->verdict);
+}
+
+void kb_observed_text(
+	const struct kb_observed *seen, const struct kb_question *q, char *to, size_t size)
+{
+	static const char *const ways[] = {"connect", "listen", "resolve"};
+	char address[INET6_ADDRSTRLEN] = "";
+
+	if (q->kind == KB_ASK_NET) {
+		if (!q->host)
+			inet_ntop(q->address_len == 4 ? AF_INET : AF_INET6, q->address, address,
+				sizeof(address));
+		snprintf(to, size, "%s %s:%u", ways[q->direction], q->host ? q->host : address,
+			q->port);
+		return;
+	}
+	snprintf(to, size, "%s%s%s%s", q->call >= 0 ? kb_calls[q->call].name : "open",
+		seen->path ? " " : "", seen->path ? seen->path : "",
+		!q->access		   ? ""
+		: (q->access & KB_FS_EXEC) ? " (exec)"
+		: q->access == KB_FS_READ  ? " (read)"
+					   : " (write)");
+}

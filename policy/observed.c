@@ -1,0 +1,74 @@
+/* A recorded event as a question to a policy. */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "policy/ask.h"
+
+static unsigned seen_access(const struct kb_observed *seen)
+{
+	if (seen->exec)
+		return KB_FS_EXEC;
+	if (seen->change)
+		return KB_FS_WRITE;
+	if (!seen->open)
+		return 0;
+	if (!seen->has_flags)
+		return KB_FS_READ;
+	return (seen->flags & 3) == 0	? KB_FS_READ | ((seen->flags & 0x240) ? KB_FS_WRITE : 0)
+	       : (seen->flags & 3) == 1 ? KB_FS_WRITE
+					: KB_FS_READ | KB_FS_WRITE;
+}
+
+/* The registers that the record gives away: enough for open flags, modes and what was kept whole.
+ */
+static void seen_args(const struct kb_observed *seen, struct kb_question *q)
+{
+	const struct kb_call *call = &kb_calls[q->call];
+
+	if (seen->has_args) {
+		memcpy(q->args, seen->args, sizeof(q->args));
+		q->known = (1u << KB_CALL_ARGS) - 1;
+		return;
+	}
+	for (unsigned i = 0; i < call->n_args; i++) {
+		const struct kb_constant_set *set = call->args[i].set;
+
+		bool mode = set && !strcmp(set->name, "mode");
+
+		if (call->args[i].type == KB_T_PTR)
+			q->args[i] = 0x1000;
+		else if (set && set->flags && (mode ? seen->has_mode : seen->has_flags))
+			q->args[i] = mode ? seen->mode : seen->flags;
+		else
+			continue;
+		q->known |= 1u << i;
+	}
+}
+
+bool kb_observed_question(const struct kb_observed *seen, struct kb_question *ret)
+{
+	uint32_t arch = seen->arch ? seen->arch : kb_arch_native();
+	int index = kb_arch_index(arch);
+
+	*ret = (struct kb_question){.call = -1};
+	if (seen->address_len || seen->host) {
+		ret->kind = KB_ASK_NET;
+		ret->direction = seen->direction;
+		ret->host = seen->host;
+		memcpy(ret->address, seen->address, sizeof(ret->address));
+		ret->address_len = seen->address_len;
+		ret->port = seen->port;
+		return true;
+	}
+	ret->path = seen->path;
+	ret->access = seen->path ? seen_access(seen) : 0;
+	if (index >= 0 && seen->syscall >= 0)
+		ret->call = kb_call_by_nr((enum kb_arch_index)index, seen->syscall);
+	if (ret->call >= 0) {
+		ret->kind = KB_ASK_CALL;
+		seen_args(seen, ret);
+		return true;
+	}
+	ret->kind = KB_ASK_PATH;
+	return ret->path && ret->access;
+}
