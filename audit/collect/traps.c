@@ -1,0 +1,231 @@
+#include "traps.h"
+
+#include "policy/policy.h"
+
+/* Names an architecture does not have (aarch64 has no open, unlink, …) find no number and no place
+ * in the index. */
+static const struct kb_trap table[] = {
+	/* Opening. The access follows from the flags. */
+	{"open", KB_EVENT_OPEN, KB_SHAPE_PATH, .path = KB_ARG(0), .flags = KB_ARG(1),
+		.mode = KB_ARG(2), .traits = KB_TRAP_OPEN_FLAGS},
+	{"openat", KB_EVENT_OPEN, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .mode = KB_ARG(3), .traits = KB_TRAP_OPEN_FLAGS},
+	{"openat2", KB_EVENT_OPEN, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .traits = KB_TRAP_OPEN_FLAGS | KB_TRAP_HOW},
+	{"creat", KB_EVENT_OPEN, KB_SHAPE_PATH, .path = KB_ARG(0), .mode = KB_ARG(1),
+		.access = KB_FS_WRITE, .traits = KB_TRAP_CREATES},
+	{"open_by_handle_at", KB_EVENT_OPEN, KB_SHAPE_FD, .dirfd = KB_ARG(0), .flags = KB_ARG(2)},
+
+	/* Programs. */
+	{"execve", KB_EVENT_EXEC, KB_SHAPE_EXEC, .path = KB_ARG(0), .argv = KB_ARG(1),
+		.access = KB_FS_EXEC},
+	{"execveat", KB_EVENT_EXEC, KB_SHAPE_EXEC, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(4), .argv = KB_ARG(2), .access = KB_FS_EXEC,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"exit", KB_EVENT_EXIT, KB_SHAPE_EXIT},
+	{"exit_group", KB_EVENT_EXIT, KB_SHAPE_EXIT, .traits = KB_TRAP_GROUP},
+
+	/* Names that appear, move and vanish. */
+	{"unlink", KB_EVENT_UNLINK, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW},
+	{"unlinkat", KB_EVENT_UNLINK, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_DETACHES_DIR},
+	{"rmdir", KB_EVENT_RMDIR, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW},
+	{"rename", KB_EVENT_RENAME, KB_SHAPE_PATH, .path = KB_ARG(0), .path2 = KB_ARG(1),
+		.access = KB_FS_WRITE, .access2 = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"renameat", KB_EVENT_RENAME, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.dirfd2 = KB_ARG(2), .path2 = KB_ARG(3), .access = KB_FS_WRITE,
+		.access2 = KB_FS_WRITE, .traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"renameat2", KB_EVENT_RENAME, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.dirfd2 = KB_ARG(2), .path2 = KB_ARG(3), .flags = KB_ARG(4), .access = KB_FS_WRITE,
+		.access2 = KB_FS_WRITE, .traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"link", KB_EVENT_LINK, KB_SHAPE_PATH, .path = KB_ARG(0), .path2 = KB_ARG(1),
+		.access = KB_FS_READ, .access2 = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"linkat", KB_EVENT_LINK, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.dirfd2 = KB_ARG(2), .path2 = KB_ARG(3), .flags = KB_ARG(4), .access = KB_FS_READ,
+		.access2 = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_FOLLOW | KB_TRAP_AT_EMPTY | KB_TRAP_CREATES},
+	{"symlink", KB_EVENT_SYMLINK, KB_SHAPE_PATH, .path = KB_ARG(1), .path2 = KB_ARG(0),
+		.access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES | KB_TRAP_TARGET},
+	{"symlinkat", KB_EVENT_SYMLINK, KB_SHAPE_PATH, .dirfd = KB_ARG(1), .path = KB_ARG(2),
+		.path2 = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES | KB_TRAP_TARGET},
+	{"mkdir", KB_EVENT_MKDIR, KB_SHAPE_PATH, .path = KB_ARG(0), .mode = KB_ARG(1),
+		.access = KB_FS_WRITE, .traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"mkdirat", KB_EVENT_MKDIR, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.mode = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"mknod", KB_EVENT_MKNOD, KB_SHAPE_PATH, .path = KB_ARG(0), .mode = KB_ARG(1),
+		.access = KB_FS_WRITE, .traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+	{"mknodat", KB_EVENT_MKNOD, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.mode = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW | KB_TRAP_CREATES},
+
+	/* Attributes and sizes. */
+	{"chmod", KB_EVENT_CHMOD, KB_SHAPE_PATH, .path = KB_ARG(0), .mode = KB_ARG(1),
+		.access = KB_FS_WRITE},
+	{"fchmod", KB_EVENT_CHMOD, KB_SHAPE_FD, .dirfd = KB_ARG(0), .mode = KB_ARG(1),
+		.access = KB_FS_WRITE},
+	{"fchmodat", KB_EVENT_CHMOD, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.mode = KB_ARG(2), .access = KB_FS_WRITE},
+	{"fchmodat2", KB_EVENT_CHMOD, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(3), .mode = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"chown", KB_EVENT_CHOWN, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"lchown", KB_EVENT_CHOWN, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW},
+	{"fchown", KB_EVENT_CHOWN, KB_SHAPE_FD, .dirfd = KB_ARG(0), .access = KB_FS_WRITE},
+	{"fchownat", KB_EVENT_CHOWN, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(4), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"truncate", KB_EVENT_TRUNCATE, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"ftruncate", KB_EVENT_TRUNCATE, KB_SHAPE_FD, .dirfd = KB_ARG(0), .access = KB_FS_WRITE},
+	{"setxattr", KB_EVENT_XATTR, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"lsetxattr", KB_EVENT_XATTR, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW},
+	{"fsetxattr", KB_EVENT_XATTR, KB_SHAPE_FD, .dirfd = KB_ARG(0), .access = KB_FS_WRITE},
+	{"removexattr", KB_EVENT_XATTR, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"lremovexattr", KB_EVENT_XATTR, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_NOFOLLOW},
+	{"fremovexattr", KB_EVENT_XATTR, KB_SHAPE_FD, .dirfd = KB_ARG(0), .access = KB_FS_WRITE},
+	{"setxattrat", KB_EVENT_XATTR, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"removexattrat", KB_EVENT_XATTR, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"utime", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"utimes", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_WRITE},
+	{"futimesat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.access = KB_FS_WRITE, .traits = KB_TRAP_NULL_IS_DIR},
+	{"utimensat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(3), .access = KB_FS_WRITE,
+		.traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY | KB_TRAP_NULL_IS_DIR},
+
+	/* Sockets. */
+	{"connect", KB_EVENT_CONNECT, KB_SHAPE_SOCKADDR, .path = KB_ARG(1), .argv = KB_ARG(2),
+		.access = KB_FS_WRITE},
+	{"bind", KB_EVENT_BIND, KB_SHAPE_SOCKADDR, .path = KB_ARG(1), .argv = KB_ARG(2),
+		.access = KB_FS_WRITE, .traits = KB_TRAP_CREATES},
+	{"listen", KB_EVENT_LISTEN},
+	{"sendto", KB_EVENT_SEND, KB_SHAPE_SOCKADDR, .path = KB_ARG(4), .argv = KB_ARG(5),
+		.access = KB_FS_WRITE},
+	{"sendmsg", KB_EVENT_SEND, KB_SHAPE_MSGHDR, .path = KB_ARG(1), .access = KB_FS_WRITE},
+	{"sendmmsg", KB_EVENT_SEND, KB_SHAPE_MSGHDR, .path = KB_ARG(1), .access = KB_FS_WRITE},
+
+	/* Looking. */
+	{"stat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"access", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"readlink", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_NOFOLLOW},
+	{"statfs", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"getxattr", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"listxattr", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"lstat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_NOFOLLOW},
+	{"lgetxattr", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_NOFOLLOW},
+	{"llistxattr", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_NOFOLLOW},
+	{"newfstatat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(3), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY |
+			  KB_TRAP_NULL_IS_DIR},
+	{"statx", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY |
+			  KB_TRAP_NULL_IS_DIR},
+	{"faccessat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.access = KB_FS_READ, .traits = KB_TRAP_PROBES},
+	{"faccessat2", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(3), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"readlinkat", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.access = KB_FS_READ, .traits = KB_TRAP_PROBES | KB_TRAP_NOFOLLOW},
+	{"chdir", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"fchdir", KB_EVENT_SYSCALL, KB_SHAPE_FD, .dirfd = KB_ARG(0), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES},
+	{"name_to_handle_at", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(0),
+		.path = KB_ARG(1), .flags = KB_ARG(4), .access = KB_FS_READ,
+		.traits = KB_TRAP_PROBES | KB_TRAP_AT_FOLLOW | KB_TRAP_AT_EMPTY},
+	{"inotify_add_watch", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .path = KB_ARG(1),
+		.access = KB_FS_READ},
+	{"fanotify_mark", KB_EVENT_SYSCALL, KB_SHAPE_PATH, .dirfd = KB_ARG(3), .path = KB_ARG(4),
+		.access = KB_FS_READ, .traits = KB_TRAP_NULL_IS_DIR},
+
+	/* Mounts and namespaces. */
+	{"mount", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(1), .path2 = KB_ARG(0),
+		.flags = KB_ARG(3), .traits = KB_TRAP_TARGET},
+	{"umount2", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(0), .flags = KB_ARG(1)},
+	{"pivot_root", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(0), .path2 = KB_ARG(1)},
+	{"chroot", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(0)},
+	{"open_tree", KB_EVENT_MOUNT, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"move_mount", KB_EVENT_MOUNT, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.dirfd2 = KB_ARG(2), .path2 = KB_ARG(3), .flags = KB_ARG(4),
+		.traits = KB_TRAP_AT_EMPTY},
+	{"mount_setattr", KB_EVENT_MOUNT, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .traits = KB_TRAP_AT_NOFOLLOW | KB_TRAP_AT_EMPTY},
+	{"fspick", KB_EVENT_MOUNT, KB_SHAPE_PATH, .dirfd = KB_ARG(0), .path = KB_ARG(1),
+		.flags = KB_ARG(2), .traits = KB_TRAP_AT_EMPTY},
+	{"fsopen", KB_EVENT_MOUNT},
+	{"fsconfig", KB_EVENT_MOUNT},
+	{"fsmount", KB_EVENT_MOUNT},
+	{"swapon", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(0), .flags = KB_ARG(1)},
+	{"swapoff", KB_EVENT_MOUNT, KB_SHAPE_PATH, .path = KB_ARG(0)},
+	{"setns", KB_EVENT_SETNS},
+	{"unshare", KB_EVENT_SETNS},
+
+	/* Other processes. */
+	{"ptrace", KB_EVENT_PTRACE},
+	{"process_vm_readv", KB_EVENT_PTRACE},
+	{"process_vm_writev", KB_EVENT_PTRACE},
+	{"pidfd_getfd", KB_EVENT_PTRACE},
+	{"kcmp", KB_EVENT_PTRACE},
+	{"process_madvise", KB_EVENT_PTRACE},
+	{"kill", KB_EVENT_SIGNAL, .signal = KB_ARG(1)},
+	{"tkill", KB_EVENT_SIGNAL, .signal = KB_ARG(1)},
+	{"tgkill", KB_EVENT_SIGNAL, .signal = KB_ARG(2)},
+	{"rt_sigqueueinfo", KB_EVENT_SIGNAL, .signal = KB_ARG(1)},
+	{"rt_tgsigqueueinfo", KB_EVENT_SIGNAL, .signal = KB_ARG(2)},
+	{"pidfd_send_signal", KB_EVENT_SIGNAL, .signal = KB_ARG(1)},
+
+	/* Memory. */
+	{"mmap", KB_EVENT_MEMORY},
+	{"mprotect", KB_EVENT_MEMORY},
+	{"pkey_mprotect", KB_EVENT_MEMORY},
+	{"mremap", KB_EVENT_MEMORY},
+	{"memfd_create", KB_EVENT_MEMORY},
+	{"memfd_secret", KB_EVENT_MEMORY},
+	{"userfaultfd", KB_EVENT_MEMORY},
+	{"remap_file_pages", KB_EVENT_MEMORY},
+};
+
+void kb_traps_index(uint32_t arch, const struct kb_trap *by_number[KB_TRAP_NUMBERS])
+{
+	for (size_t i = 0; i < KB_TRAP_NUMBERS; i++)
+		by_number[i] = NULL;
+	for (size_t i = 0; i < KB_ARRAY_LEN(table); i++) {
+		int nr = kb_syscall_number(arch, table[i].name);
+
+		if (nr >= 0 && nr < KB_TRAP_NUMBERS)
+			by_number[nr] = &table[i];
+	}
+}
+
+const struct kb_trap *kb_traps(size_t *ret_count)
+{
+	*ret_count = KB_ARRAY_LEN(table);
+	return table;
+}
