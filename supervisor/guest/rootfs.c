@@ -1,0 +1,694 @@
+/* How a session's root directory is made.
+ *
+ * The session process has a mount namespace of its own. On a scratch tmpfs in it stand two more
+ * file systems: "rootfs", a skeleton of directories, links and generated files that ends up
+ * read-only, and "data", whose size the policy's disk limit bounds and whose directories are the
+ * private /tmp, home and so on. Everything else is a copy of one of the machine's mounts. Entries
+ * are mounted from the shallowest to the deepest, so a workspace inside the home directory lands on
+ * the private home, not under it.
+ *
+ * Mount points are made only on our own two file systems, never on the machine's. The source of
+ * what is writable is opened without following symbolic links and mounted through that fd.
+ */
+#include "supervisor/guest/rootfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "supervisor/base/fd.h"
+#include "supervisor/base/str.h"
+#include "supervisor/base/util.h"
+#include "supervisor/guest/etc.h"
+#include "supervisor/guest/glob.h"
+#include "supervisor/guest/mount.h"
+
+#define ENTRIES_MAX  4096
+#define SKELETON_MAX (4u << 20) /* bytes of the read-only skeleton */
+#define SCRATCH_MAX  (16u << 20)
+
+/* In order of precedence for one path: the last wins. */
+enum entry_kind { ENTRY_PRIVATE, ENTRY_READ, ENTRY_WRITE, ENTRY_HIDE, ENTRY_INIT };
+
+struct entry {
+	enum entry_kind kind;
+	const char *path;
+	const char *source; /* ENTRY_INIT */
+	unsigned depth;
+	mode_t mode; /* ENTRY_PRIVATE */
+	bool optional;
+	const char *rule; /* where it is written, for messages; may be NULL */
+};
+
+struct build {
+	const struct kb_rootfs_spec *spec;
+	struct kb_rootfs *out;
+	int scratch, root, data; /* directories; O_PATH or mount fds */
+	dev_t root_dev, data_dev;
+	int source; /* root of the machine's files, or AT_FDCWD */
+	int hidden_dir, hidden_file;
+	unsigned n_private;
+	struct entry *entries;
+	size_t n_entries;
+	char **matches; /* paths that patterns stood for */
+	size_t n_matches;
+};
+
+static const struct {
+	const char *path;
+	mode_t mode;
+} private_dirs[] = {
+	{"/tmp", 01777},
+	{"/var/tmp", 01777},
+	{"/dev/shm", 01777},
+	{"/run", 0755},
+};
+
+static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
+
+static const struct {
+	const char *path, *target;
+} device_links[] = {
+	{"dev/fd", "/proc/self/fd"},
+	{"dev/stdin", "/proc/self/fd/0"},
+	{"dev/stdout", "/proc/self/fd/1"},
+	{"dev/stderr", "/proc/self/fd/2"},
+	{"dev/ptmx", "pts/ptmx"},
+};
+
+static const char *const skeleton_dirs[] = {
+	"proc", "dev", "dev/pts", "sys", "etc", "etc/kbsup", "var", ".kbsup"};
+
+/* Directories that merged-usr systems have as links. */
+static const char *const usr_links[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
+
+/* ---- Paths ----------------------------------------------------------------------------------- */
+
+static bool path_below(const char *path, const char *top)
+{
+	size_t len = strlen(top);
+
+	return strncmp(path, top, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+static unsigned path_depth(const char *path)
+{
+	unsigned depth = 0;
+
+	for (const char *p = path; *p; p++)
+		if (*p == '/' && p[1] != '\0' && p[1] != '/')
+			depth++;
+	return depth;
+}
+
+/* Absolute, no empty, "." or ".." component, no slash at the end. */
+static bool path_normal(const char *path)
+{
+	if (path[0] != '/' || path[1] == '\0' || strlen(path) >= PATH_MAX)
+		return false;
+	for (const char *p = path; *p;) {
+		size_t len = strcspn(++p, "/");
+
+		if (len == 0 || (len == 1 && p[0] == '.') || (len == 2 && memcmp(p, "..", 2) == 0))
+			return false;
+		p += len;
+	}
+	return true;
+}
+
+static int path_error(
+	struct kb_err *err, int errnum, const struct entry *e, const char *path, const char *what)
+{
+	char shown[256];
+
+	kb_escape(shown, sizeof(shown), path, strlen(path));
+	if (e && e->rule)
+		return kb_err_sys(err, errnum, "%s %s (%s)", shown, what, e->rule);
+	return kb_err_sys(err, errnum, "%s %s", shown, what);
+}
+
+/* ---- Making mount points --------------------------------------------------------------------- */
+
+/* Only ours: rootfs and data. */
+static bool is_ours(const struct build *b, int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (st.st_dev == b->root_dev || st.st_dev == b->data_dev);
+}
+
+/* Make one missing component below dir. */
+static int make_component(const struct build *b, int dir, const char *name, bool file)
+{
+	int fd;
+
+	if (!is_ours(b, dir))
+		return -ENOENT;
+	if (!file)
+		return mkdirat(dir, name, 0755) < 0 && errno != EEXIST ? -errno : 0;
+	fd = openat(dir, name, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+/* The directory that holds the last component of path, made if need be. */
+static int parent_fd(const struct build *b, const char *path, unsigned flags)
+{
+	char part[PATH_MAX];
+	int r;
+
+	for (const char *slash = path;;) {
+		const char *next = strchr(slash + 1, '/');
+		KB_CLOSE int dir = -1;
+		char *name;
+
+		snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
+		dir = kb_open_below(b->root, part[0] ? part : "/", flags | KB_OPEN_DIR);
+		if (dir < 0)
+			return dir;
+		if (!next)
+			return kb_steal_fd(&dir);
+		snprintf(part, sizeof(part), "%.*s", (int)(next - path), path);
+		name = part + (slash - path) + 1;
+		r = faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW);
+		if (r < 0 && errno == ENOENT) {
+			r = make_component(b, dir, name, false);
+			if (r < 0)
+				return r;
+		}
+		slash = next;
+	}
+}
+
+/* O_PATH fd of where path is, made if missing. flags as kb_open_below(). */
+static int target_fd(const struct build *b, const char *path, bool file, unsigned flags)
+{
+	KB_CLOSE int parent = -1;
+	int fd = kb_open_below(b->root, path, flags | KB_OPEN_LAST);
+
+	if (fd != -ENOENT)
+		return fd;
+	parent = parent_fd(b, path, flags);
+	if (parent < 0)
+		return parent;
+	fd = make_component(b, parent, strrchr(path, '/') + 1, file);
+	return fd < 0 ? fd : kb_open_below(b->root, path, flags | KB_OPEN_LAST);
+}
+
+/* ---- Mounting the entries -------------------------------------------------------------------- */
+
+/* A copy of the mounts at fd, restricted, put at e->path. */
+static int mount_copy(struct build *b, const struct entry *e, const char *path, int fd,
+	unsigned attrs, unsigned target_flags, struct kb_err *err)
+{
+	KB_CLOSE int mount = -1;
+	KB_CLOSE int target = -1;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return path_error(err, errno, e, path, "cannot be looked at");
+	target = target_fd(b, path, !S_ISDIR(st.st_mode), target_flags);
+	if (target < 0)
+		return path_error(err, -target, e, path, "has no place in the session");
+	r = kb_mount_clone(fd, &mount, err);
+	if (r == 0)
+		r = kb_mount_restrict(mount, attrs, true, err);
+	if (r == 0)
+		r = kb_mount_attach(mount, target, err);
+	if (r < 0) {
+		char shown[256];
+
+		kb_escape(shown, sizeof(shown), path, strlen(path));
+		return kb_err_prefix(err, "%s", shown);
+	}
+	return 0;
+}
+
+static int mount_private(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int dir = -1;
+	char name[16];
+
+	snprintf(name, sizeof(name), "p%u", b->n_private++);
+	if (mkdirat(b->data, name, 0700) < 0 || fchmodat(b->data, name, e->mode, 0) < 0)
+		return path_error(err, errno, e, e->path, "cannot be made");
+	dir = openat(b->data, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return path_error(err, errno, e, e->path, "cannot be made");
+	return mount_copy(b, e, e->path, dir, 0, 0, err);
+}
+
+/* A link of the machine becomes the same link in the skeleton: what it points to is another
+ * entry's business. */
+static int copy_link(struct build *b, const struct entry *e, int link, struct kb_err *err)
+{
+	KB_CLOSE int parent = parent_fd(b, e->path, 0);
+	char text[PATH_MAX];
+	ssize_t n = readlinkat(link, "", text, sizeof(text) - 1);
+
+	if (parent < 0 || n < 0)
+		return path_error(
+			err, parent < 0 ? -parent : errno, e, e->path, "cannot be linked");
+	text[n] = '\0';
+	if (!is_ours(b, parent))
+		return 0;
+	if (symlinkat(text, parent, strrchr(e->path, '/') + 1) < 0 && errno != EEXIST)
+		return path_error(err, errno, e, e->path, "cannot be linked");
+	return 0;
+}
+
+static int mount_read(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	/* What a session can write must not choose what another one sees: exact there. */
+	bool exact = b->spec->workspace && path_below(e->path, b->spec->workspace);
+	KB_CLOSE int fd =
+		kb_open_below(b->source, e->path, KB_OPEN_LAST | (exact ? KB_OPEN_EXACT : 0));
+	struct stat st;
+
+	if (fd == -ENOENT || fd == -ENOTDIR) {
+		if (e->optional)
+			return 0;
+		path_error(err, ENOENT, e, e->path, "is wanted by the policy");
+		return kb_err_hint(err, "remove the line, or make the path on this machine");
+	}
+	if (fd < 0)
+		return path_error(err, -fd, e, e->path, "cannot be opened");
+	if (fstat(fd, &st) == 0 && S_ISLNK(st.st_mode))
+		return copy_link(b, e, fd, err);
+	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
+}
+
+static int mount_write(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int fd = kb_open_below(AT_FDCWD, e->path, KB_OPEN_EXACT);
+	bool workspace = b->spec->workspace && strcmp(e->path, b->spec->workspace) == 0;
+	const char *what = workspace ? "cannot be the workspace" : "cannot be made writable";
+
+	if (fd == -ENOENT && e->optional)
+		return 0;
+	if (fd == -ELOOP) {
+		path_error(err, ELOOP, e, e->path, what);
+		return kb_err_hint(err, "it is reached through a symbolic link; give the real path "
+					"(realpath prints it)");
+	}
+	if (fd < 0)
+		return path_error(err, -fd, e, e->path, what);
+	return mount_copy(b, e, e->path, fd, 0, KB_OPEN_EXACT, err);
+}
+
+/* Cover what is visible there by now. Nothing there: nothing to hide. */
+static int mount_hide(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int there = kb_open_below(b->root, e->path, 0);
+	KB_CLOSE int mount = -1;
+	struct stat st;
+	int r;
+
+	if (there == -ENOENT || there == -ENOTDIR || there == -ELOOP)
+		return 0;
+	if (there < 0 || fstat(there, &st) < 0)
+		return path_error(err, there < 0 ? -there : errno, e, e->path, "cannot be hidden");
+	r = kb_mount_clone(S_ISDIR(st.st_mode) ? b->hidden_dir : b->hidden_file, &mount, err);
+	if (r == 0)
+		r = kb_mount_restrict(mount, KB_ATTR_RDONLY | KB_ATTR_NOEXEC, false, err);
+	return r < 0 ? r : kb_mount_attach(mount, there, err);
+}
+
+static int mount_init(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int fd = kb_open_below(AT_FDCWD, e->source, 0);
+
+	if (fd < 0)
+		return path_error(err, -fd, NULL, e->source, "cannot be opened");
+	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
+}
+
+static int (*const mount_entry[])(struct build *, const struct entry *, struct kb_err *) = {
+	[ENTRY_PRIVATE] = mount_private,
+	[ENTRY_READ] = mount_read,
+	[ENTRY_WRITE] = mount_write,
+	[ENTRY_HIDE] = mount_hide,
+	[ENTRY_INIT] = mount_init,
+};
+
+/* ---- Collecting the entries ------------------------------------------------------------------ */
+
+static int add_entry(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	if (!path_normal(e->path))
+		return path_error(err, EINVAL, e, e->path, "is not a plain absolute path");
+	for (size_t i = 0; i < b->n_entries; i++) {
+		struct entry *old = &b->entries[i];
+
+		if (strcmp(old->path, e->path) != 0)
+			continue;
+		if (e->kind >= old->kind) {
+			*old = *e;
+			old->depth = path_depth(e->path);
+		}
+		return 0;
+	}
+	if (b->n_entries == ENTRIES_MAX)
+		return kb_err_set(
+			err, KB_ERR_LIMIT, "the policy has more than %d mounts", ENTRIES_MAX);
+	b->entries[b->n_entries] = *e;
+	b->entries[b->n_entries++].depth = path_depth(e->path);
+	return 0;
+}
+
+/* /proc, /dev, /sys and what is generated of /etc are the guest's business. */
+static bool is_own_path(struct build *b, const struct kb_mount *m)
+{
+	if (path_below(m->path, "/sys"))
+		b->out->sysfs = true;
+	return path_below(m->path, "/sys") || path_below(m->path, "/proc") ||
+	       path_below(m->path, "/dev") ||
+	       (m->kind == KB_MOUNT_PRIVATE && strcmp(m->path, "/etc") == 0);
+}
+
+struct match {
+	struct build *b;
+	struct entry entry;
+};
+
+/* Matched paths live as long as the build. */
+static int add_match(const char *path, void *arg, struct kb_err *err)
+{
+	struct match *m = arg;
+	struct build *b = m->b;
+	char *copy;
+	char **grown;
+
+	if (b->n_matches == ENTRIES_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT,
+			"a pattern of the policy (%s) matches more than %d paths",
+			m->entry.rule ? m->entry.rule : "", ENTRIES_MAX);
+	grown = reallocarray(b->matches, b->n_matches + 1, sizeof(*grown));
+	if (!grown)
+		return kb_err_nomem(err);
+	b->matches = grown;
+	copy = strdup(path);
+	if (!copy)
+		return kb_err_nomem(err);
+	b->matches[b->n_matches++] = copy;
+	m->entry.path = copy;
+	return add_entry(b, &m->entry, err);
+}
+
+static int add_pattern(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	struct match m = {.b = b, .entry = *e};
+
+	return kb_glob_walk(e->path, add_match, &m, err);
+}
+
+static int add_policy_mounts(struct build *b, struct kb_err *err)
+{
+	static const enum entry_kind kinds[] = {
+		[KB_MOUNT_READ] = ENTRY_READ,
+		[KB_MOUNT_WRITE] = ENTRY_WRITE,
+		[KB_MOUNT_HIDE] = ENTRY_HIDE,
+		[KB_MOUNT_PRIVATE] = ENTRY_PRIVATE,
+	};
+	const struct kb_mount *mounts;
+	const struct kb_rule *rules;
+	size_t n = kb_bundle_mounts(b->spec->bundle, &mounts);
+	size_t n_rules = kb_bundle_rules(b->spec->bundle, &rules);
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		const struct kb_mount *m = &mounts[i];
+		struct entry e = {.kind = kinds[m->kind],
+			.path = m->path,
+			.mode = 0755,
+			.optional = m->optional,
+			.rule = m->rule < n_rules ? rules[m->rule].id : NULL};
+
+		if (m->glob)
+			r = add_pattern(b, &e, err);
+		else if (!is_own_path(b, m))
+			r = add_entry(b, &e, err);
+	}
+	return r;
+}
+
+static int check_workspace(const struct kb_rootfs_spec *spec, struct kb_err *err)
+{
+	static const char *const kernel[] = {"/proc", "/sys", "/dev"};
+
+	if (!path_normal(spec->workspace))
+		return path_error(err, EINVAL, NULL, spec->workspace, "cannot be the workspace");
+	for (size_t i = 0; i < KB_ARRAY_LEN(kernel); i++)
+		if (path_below(spec->workspace, kernel[i]))
+			return path_error(
+				err, EINVAL, NULL, spec->workspace, "cannot be the workspace");
+	if (strcmp(spec->workspace, spec->home) == 0) {
+		kb_err_set(err, KB_ERR_REFUSED,
+			"the home directory itself cannot be the workspace: the session has a "
+			"private one in its place");
+		return kb_err_hint(err, "choose a project directory (--workspace DIR)");
+	}
+	for (const char *const *h = spec->hidden; h && *h; h++)
+		if (path_below(spec->workspace, *h)) {
+			kb_err_set(err, KB_ERR_REFUSED,
+				"the workspace lies in one of kbsup's own directories");
+			return kb_err_hint(err, "choose a project directory (--workspace DIR)");
+		}
+	return 0;
+}
+
+static int add_own_entries(struct build *b, struct kb_err *err)
+{
+	const struct kb_rootfs_spec *s = b->spec;
+	struct entry home = {.kind = ENTRY_PRIVATE, .path = s->home, .mode = 0700};
+	int r = 0;
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(private_dirs) && r == 0; i++) {
+		struct entry e = {.kind = ENTRY_PRIVATE,
+			.path = private_dirs[i].path,
+			.mode = private_dirs[i].mode};
+
+		r = add_entry(b, &e, err);
+	}
+	if (r == 0)
+		r = add_entry(b, &home, err);
+	for (const char *const *h = s->hidden; h && *h && r == 0; h++) {
+		struct entry e = {.kind = ENTRY_HIDE, .path = *h};
+
+		if (path_below(*h, s->workspace))
+			r = add_entry(b, &e, err);
+	}
+	return r;
+}
+
+static int collect_entries(struct build *b, struct kb_err *err)
+{
+	struct entry init = {.kind = ENTRY_INIT, .path = KB_ROOTFS_INIT, .source = b->spec->init};
+	int r = add_entry(b, &init, err);
+
+	if (r < 0 || !b->spec->bundle)
+		return r;
+	r = check_workspace(b->spec, err);
+	/* The policy's word on a private directory's path replaces ours, by precedence. */
+	if (r == 0)
+		r = add_own_entries(b, err);
+	return r < 0 ? r : add_policy_mounts(b, err);
+}
+
+static int by_depth(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	if (x->depth != y->depth)
+		return x->depth < y->depth ? -1 : 1;
+	return strcmp(x->path, y->path);
+}
+
+static int mount_entries(struct build *b, struct kb_err *err)
+{
+	int r = 0;
+
+	qsort(b->entries, b->n_entries, sizeof(*b->entries), by_depth);
+	for (size_t i = 0; i < b->n_entries && r == 0; i++)
+		r = mount_entry[b->entries[i].kind](b, &b->entries[i], err);
+	return r;
+}
+
+/* ---- The skeleton ---------------------------------------------------------------------------- */
+
+/* A new tmpfs of at most `size` bytes on `name` below dir. */
+static int mount_fs(int dir, const char *name, uint64_t size, int *ret_fd, struct kb_err *err)
+{
+	KB_CLOSE int target = openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	KB_CLOSE int mount = -1;
+	int r;
+
+	if (target < 0)
+		return kb_err_sys(err, errno, "%s cannot be opened", name);
+	r = kb_mount_tmpfs(size, 0755, &mount, err);
+	if (r == 0)
+		r = kb_mount_attach(mount, target, err);
+	if (r == 0)
+		*ret_fd = kb_steal_fd(&mount);
+	return r;
+}
+
+static int make_hidden(struct build *b)
+{
+	int fd;
+
+	if (mkdirat(b->data, "hidden", 0) < 0)
+		return -errno;
+	fd = openat(b->data, "nothing", O_CREAT | O_WRONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	b->hidden_dir = openat(b->data, "hidden", O_PATH | O_CLOEXEC);
+	b->hidden_file = openat(b->data, "nothing", O_PATH | O_CLOEXEC);
+	return b->hidden_dir < 0 || b->hidden_file < 0 ? -errno : 0;
+}
+
+static int make_file_systems(struct build *b, const char *dir, struct kb_err *err)
+{
+	static const char *const subdirs[] = {"rootfs", "data", "runtime"};
+	struct stat root, data;
+	int r = mount_fs(AT_FDCWD, dir, SCRATCH_MAX, &b->scratch, err);
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(subdirs) && r == 0; i++)
+		if (mkdirat(b->scratch, subdirs[i], 0700) < 0)
+			r = kb_err_sys(err, errno, "%s cannot be made", subdirs[i]);
+	if (r == 0)
+		r = mount_fs(b->scratch, "rootfs", SKELETON_MAX, &b->root, err);
+	if (r == 0)
+		r = mount_fs(b->scratch, "data", b->spec->disk, &b->data, err);
+	if (r < 0)
+		return r;
+	if (fstat(b->root, &root) < 0 || fstat(b->data, &data) < 0)
+		return kb_err_sys(err, errno, "a private file system cannot be looked at");
+	b->root_dev = root.st_dev;
+	b->data_dev = data.st_dev;
+	r = make_hidden(b);
+	return r < 0 ? kb_err_sys(err, -r, "stand-ins for hidden paths cannot be made") : 0;
+}
+
+/* bin → usr/bin and so on, where the machine has them as links. */
+static int make_usr_links(struct build *b, struct kb_err *err)
+{
+	for (size_t i = 0; i < KB_ARRAY_LEN(usr_links); i++) {
+		char path[16], text[PATH_MAX];
+		KB_CLOSE int fd = -1;
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/%s", usr_links[i]);
+		fd = kb_open_below(b->source, path, KB_OPEN_LAST);
+		n = fd < 0 ? -1 : readlinkat(fd, "", text, sizeof(text) - 1);
+		if (n < 0)
+			continue;
+		text[n] = '\0';
+		if (symlinkat(text, b->root, usr_links[i]) < 0)
+			return kb_err_sys(err, errno, "/%s cannot be linked", usr_links[i]);
+	}
+	return 0;
+}
+
+static int make_devices(struct build *b, struct kb_err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(devices) && r == 0; i++) {
+		KB_CLOSE int fd = -1;
+		char path[32];
+
+		snprintf(path, sizeof(path), "/dev/%s", devices[i]);
+		fd = kb_open_below(AT_FDCWD, path, 0);
+		r = fd < 0 ? kb_err_sys(err, -fd, "%s cannot be opened", path)
+			   : mount_copy(b, NULL, path, fd, KB_ATTR_DEV | KB_ATTR_NOEXEC, 0, err);
+	}
+	for (size_t i = 0; i < KB_ARRAY_LEN(device_links) && r == 0; i++)
+		if (symlinkat(device_links[i].target, b->root, device_links[i].path) < 0)
+			r = kb_err_sys(err, errno, "%s cannot be linked", device_links[i].path);
+	return r;
+}
+
+static int make_skeleton(struct build *b, struct kb_err *err)
+{
+	int r;
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(skeleton_dirs); i++)
+		if (mkdirat(b->root, skeleton_dirs[i], 0755) < 0)
+			return kb_err_sys(err, errno, "/%s cannot be made", skeleton_dirs[i]);
+	r = make_devices(b, err);
+	if (r < 0 || !b->spec->bundle)
+		return r;
+	r = make_usr_links(b, err);
+	return r < 0 ? r : kb_etc_write(b->root, b->spec, err);
+}
+
+static int open_source(struct build *b, struct kb_err *err)
+{
+	if (!b->spec->source)
+		return 0;
+	b->source = kb_open_below(AT_FDCWD, b->spec->source, KB_OPEN_DIR);
+	if (b->source >= 0)
+		return 0;
+	path_error(err, -b->source, NULL, b->spec->source, "cannot be the root file system");
+	return kb_err_hint(err, "--rootfs wants a directory with a usr in it");
+}
+
+static int build(struct build *b, const char *dir, struct kb_err *err)
+{
+	int r = open_source(b, err);
+
+	if (r == 0)
+		r = collect_entries(b, err);
+	if (r == 0)
+		r = make_file_systems(b, dir, err);
+	if (r == 0)
+		r = make_skeleton(b, err);
+	if (r == 0)
+		r = mount_entries(b, err);
+	return r < 0 ? r : kb_mount_restrict(b->root, KB_ATTR_RDONLY | KB_ATTR_DEV, false, err);
+}
+
+int kb_rootfs_build(const struct kb_rootfs_spec *spec, const char *dir, struct kb_rootfs *ret,
+	struct kb_err *err)
+{
+	struct kb_rootfs out = {.scratch = -1};
+	struct build b = {.spec = spec,
+		.out = &out,
+		.scratch = -1,
+		.root = -1,
+		.data = -1,
+		.source = AT_FDCWD,
+		.hidden_dir = -1,
+		.hidden_file = -1};
+	int r;
+
+	b.entries = calloc(ENTRIES_MAX, sizeof(*b.entries));
+	r = b.entries ? build(&b, dir, err) : kb_err_nomem(err);
+	free(b.entries);
+	for (size_t i = 0; i < b.n_matches; i++)
+		free(b.matches[i]);
+	free(b.matches);
+	kb_close(&b.root);
+	kb_close(&b.data);
+	kb_close(&b.hidden_dir);
+	kb_close(&b.hidden_file);
+	if (b.source >= 0)
+		kb_close(&b.source);
+	if (r < 0) {
+		kb_close(&b.scratch);
+		return r;
+	}
+	out.scratch = b.scratch;
+	*ret = out;
+	return 0;
+}

@@ -1,0 +1,54 @@
+/* What the files of the session process share. */
+#pragma once
+
+#include "audit/audit.h"
+#include "proto/link.pb-c.h"
+#include "supervisor/guest/process.h"
+#include "supervisor/guest/recorder.h"
+#include "supervisor/guest/session.h"
+
+enum kb_session_state { IDLE, STARTING, LAUNCHING, RUNNING, ENDING, OVER };
+
+/* One process of the session. */
+struct kb_member {
+	struct kb_session *session;
+	struct kb_member *next;
+	uint64_t id;
+	struct kb_process *process;
+	char *argv0;
+	bool tty, started, exited, drained;
+	int status; /* as from wait(2) */
+	struct kb_err failure;
+};
+
+struct kb_session {
+	const struct kb_setup_options *options;
+	struct kb_loop *loop;
+	struct kb_channel *channel;
+	enum kb_session_state state;
+	uint8_t id[KB_ULID_SIZE];
+	int lock; /* of the state directory */
+	struct kb_setup setup;
+	struct kb_container *container;
+	struct kb_recorder *recorder;
+	struct kb_notify *notify;
+	struct kb_member *members; /* the first process is the last of the list */
+	Kb__ToGuest *start;	   /* until the first process is launched */
+	struct kb_lines effective;
+	bool attached, container_gone, host_gone;
+	uint64_t oom_kills, pids_refused; /* already recorded */
+	char reason[KB_ERR_MSG_MAX];	  /* why it ended, if not by itself */
+	struct kb_err failure;		  /* why it could not start; code 0: it could */
+	struct kb_source *limit_timer, *stop_timer;
+};
+
+/* session_say.c: messages to the host, and records of our own. status is as from wait(2). */
+void kb_session_send_failed(struct kb_session *s, uint64_t process, struct kb_err *why);
+void kb_session_send_started(struct kb_session *s, uint64_t process);
+void kb_session_send_exited(struct kb_session *s, const struct kb_member *m);
+void kb_session_send_ended(struct kb_session *s, int status);
+void kb_session_record_start(struct kb_session *s);
+void kb_session_record_limit(struct kb_session *s, const char *text, uint64_t count);
+void kb_session_record_end(struct kb_session *s, int status);
+/* Records what the control groups counted since we last looked. */
+void kb_session_check_counters(struct kb_session *s);

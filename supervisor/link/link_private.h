@@ -1,0 +1,136 @@
+/* What the files of the link share.
+ *
+ *	link.c		the role: main's messages, the store's acknowledgements, life and end
+ *	guest.c		what the guest says, and whether it may
+ *	check.c		the pure checks of the guest's messages
+ *	process.c	a process of a session: its streams spliced to an attachment
+ *	pipe.c		the transport of driver `local`
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "link.h"
+#include "proto/link.pb-c.h"
+#include "proto/role.pb-c.h"
+#include "supervisor/base/buf.h"
+#include "supervisor/base/frame.h"
+#include "supervisor/base/loop.h"
+#include "supervisor/base/str.h"
+
+#define KB_LINK_STREAMS                                                                            \
+	4 /* numbers a process takes: stdin or tty, stdout, stderr, and one spare                  \
+	   */
+#define KB_LINK_SCROLLBACK (64u << 10) /* output kept per stream while nobody is attached */
+#define KB_LINK_LINES	   64	       /* of `effective` and of `missing` */
+#define KB_LINK_LINE	   512
+#define KB_LINK_QUEUE_HIGH (6u << 20) /* unsent to the store: the guest is not read any more */
+#define KB_LINK_QUEUE_LOW  (2u << 20)
+
+/* One direction: src → buf → dst. Without dst, the newest bytes are kept. */
+struct kb_splice {
+	struct kb_buf buf;
+	struct kb_stream *src, *dst;
+	size_t unreported; /* bytes at the end of buf not yet reported to src as consumed */
+	bool src_eof, eof_passed;
+};
+
+struct kb_link;
+struct kb_link_session;
+struct kb_process;
+
+/* The far end of one `kbsup run|attach|exec`. Outlives its process until its last bytes are read.
+ */
+struct kb_attachment {
+	TAILQ_ENTRY(kb_attachment) entry;
+	struct kb_link *link;
+	struct kb_process *process; /* NULL: over, only delivering */
+	struct kb_channel *ch;
+	struct kb_stream *streams[3]; /* 0: input or tty, 1: output, 2: error */
+};
+
+struct kb_process {
+	TAILQ_ENTRY(kb_process) entry;
+	struct kb_link_session *session;
+	uint64_t id; /* 0: the session's first */
+	uint32_t stdio;
+	bool tty, started, exited, done;
+	int32_t exit_code;
+	uint32_t signal;
+	struct kb_stream *streams[3]; /* of the guest's channel; tty: the first alone */
+	struct kb_splice in, out[3];  /* out[i]: streams[i] → attachment->streams[i] */
+	struct kb_attachment *at;     /* NULL: none */
+	struct kb_source *linger;     /* exited: output may follow for so long */
+	/* For attachments that come later. */
+	char **effective, **missing;
+	size_t n_effective, n_missing;
+	char *lane;
+};
+
+struct kb_link_session {
+	TAILQ_ENTRY(kb_link_session) entry;
+	struct kb_link *link;
+	uint8_t id[KB_ULID_SIZE];
+	uint64_t received; /* last seq that came */
+	uint64_t denials, told_records;
+	bool discard; /* its store is gone: blocks are acknowledged and dropped */
+	bool over;    /* ended or failed to start: the guest says no more of it */
+	TAILQ_HEAD(, kb_process) processes;
+};
+
+struct kb_link {
+	struct kb_loop *loop;
+	struct kb_channel *main, *store, *guest; /* NULL: closed or not yet */
+	pid_t guest_pid;
+	bool greeted;  /* the guest's Hello was good */
+	bool leaving;  /* no new sessions; the guest was told to go */
+	bool finished; /* the loop stops */
+	int status;
+	struct kb_err fault; /* why the guest is cut off; code 0: it is not */
+	struct kb_source *kick, *deadline, *progress, *drain;
+	uint32_t next_stream;
+	TAILQ_HEAD(, kb_link_session) sessions;
+	TAILQ_HEAD(, kb_attachment) attachments;
+};
+
+/* link.c */
+void kb_link_tell_main(struct kb_link *link, Kb__Role__FromLink *msg);
+int kb_link_tell_guest(struct kb_link *link, Kb__ToGuest *msg, struct kb_err *err);
+void kb_link_ack(struct kb_link *link, const uint8_t id[KB_ULID_SIZE], uint64_t seq);
+/* Ask the guest to end everything and go. */
+void kb_link_leave(struct kb_link *link, const char *reason);
+/* The guest is gone or must not be heard any more. */
+void kb_link_fail(struct kb_link *link, const struct kb_err *why);
+struct kb_link_session *kb_link_find(struct kb_link *link, ProtobufCBinaryData id);
+/* Free it once it is over and every process of it is done. */
+void kb_link_session_reap(struct kb_link_session *s);
+ProtobufCBinaryData kb_link_id(struct kb_link_session *s);
+
+/* guest.c */
+extern const struct kb_channel_ops kb_guest_ops; /* arg: struct kb_link */
+
+/* check.c: 0, or KB_ERR_INVALID that says what the guest got wrong. */
+int kb_check_hello(const Kb__Hello *msg, const char *build, struct kb_err *err);
+int kb_check_lines(char **lines, size_t n, struct kb_err *err);
+int kb_check_exit(int32_t exit_code, uint32_t signal, struct kb_err *err);
+/* received: the last sequence number so far. */
+int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *err);
+
+/* process.c */
+int kb_process_create(struct kb_link_session *s, uint64_t id, bool tty, struct kb_process **ret,
+	struct kb_err *err);
+void kb_process_destroy(struct kb_process *p);
+struct kb_process *kb_process_find(struct kb_link_session *s, uint64_t id);
+/* Takes fd. Another attachment of the process is detached. */
+int kb_process_attach(struct kb_process *p, int fd, struct kb_err *err);
+/* Nobody is attached, nor will input ever come. */
+void kb_process_no_input(struct kb_process *p);
+void kb_process_started(struct kb_process *p, const Kb__Started *msg);
+void kb_process_exited(struct kb_process *p, int32_t exit_code, uint32_t signal);
+void kb_attachment_destroy(struct kb_attachment *at);
+
+/* pipe.c: start kbsup-guest; *ret_fd is our end. */
+int kb_pipe_open(int *ret_fd, pid_t *ret_pid, struct kb_err *err);
