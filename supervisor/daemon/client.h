@@ -1,0 +1,182 @@
+/* The control socket's client side: what the command line needs of kbsupd.
+ *
+ * A client works on its caller's loop. The blocking calls turn that loop until the answer is there
+ * or the deadline is past; call them outside of callbacks only, one at a time. run, attach and exec
+ * are asynchronous: they return at once, and everything else comes through kb_attach_ops.
+ *
+ * Errors that the supervisor answers arrive as they were made there: code, message and hint. When
+ * it cannot be reached or went away the code is KB_ERR_UNREACHABLE. SIGPIPE must be ignored.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "supervisor/base/dirs.h"
+#include "supervisor/base/err.h"
+#include "supervisor/base/loop.h"
+#include "supervisor/base/str.h"
+
+#define KB_CONTROL_PROTOCOL 1
+#define KB_CLIENT_START_MS  10000 /* for a supervisor to start and greet */
+#define KB_CLIENT_CALL_MS   10000 /* for an answer */
+#define KB_CLIENT_STOP_MS   40000 /* for a session to end */
+
+/* A session as the supervisor sees it; strings are never NULL (empty: not known). */
+struct kb_session {
+	char id[KB_ULID_TEXT];
+	char *name, *agent, *machine, *user;
+	char *state; /* starting, running, stopping, ended */
+	char *workspace;
+	char *reason;		 /* ended, but not by itself */
+	uint64_t started, ended; /* ns since the epoch; ended 0: not yet */
+	int exit_code;		 /* 0–255 or 128+signal; -1: not yet */
+	unsigned signal;	 /* 0: none */
+	bool attached, complete; /* complete: ended, and no record is missing */
+	uint64_t records, denials, lost;
+	uint64_t commands;		  /* ended */
+	uint64_t changed, deleted, hosts; /* only after kb_client_summary() */
+};
+void kb_session_finish(struct kb_session *session);
+
+struct kb_role_status {
+	char *name, *machine, *state; /* machine: of a link, else empty */
+	pid_t pid;
+};
+
+struct kb_status {
+	pid_t pid;
+	char *version, *build;
+	uint64_t started; /* ns since the epoch */
+	struct kb_role_status *roles;
+	size_t n_roles;
+	char *socket, *store, *log; /* log empty: stderr */
+	unsigned sessions;
+	/* The machine `local`, once its guest has greeted; empty and 0 before. */
+	char *runtime, *runtime_why, *kernel;
+	unsigned landlock_abi;
+	bool rootless;
+	pid_t guest_pid;
+	char **limits_missing;
+	size_t n_limits_missing;
+};
+void kb_status_finish(struct kb_status *status);
+
+struct kb_client;
+
+#define KB_CLIENT_START 1u /* start a supervisor when there is none */
+
+/* Connect and greet. Without KB_CLIENT_START, KB_ERR_UNREACHABLE when none runs. A supervisor of
+ * another build is refused with the remedy. */
+int kb_client_open(
+	struct kb_loop *loop, unsigned flags, struct kb_client **ret, struct kb_err *err);
+void kb_client_close(struct kb_client *client); /* NULL is fine */
+const struct kb_dirs *kb_client_dirs(const struct kb_client *client);
+pid_t kb_client_pid(const struct kb_client *client); /* of the supervisor's main */
+
+/* ---- Blocking calls -------------------------------------------------------------------------- */
+
+int kb_client_status(struct kb_client *client, struct kb_status *ret, struct kb_err *err);
+/* Sessions that have not ended, oldest first. free(*ret) after finishing each. */
+int kb_client_sessions(
+	struct kb_client *client, struct kb_session **ret, size_t *ret_n, struct kb_err *err);
+/* Returns when the session is over and its record durable. session: id or name. */
+int kb_client_stop(struct kb_client *client, const char *session, bool now, struct kb_session *ret,
+	struct kb_err *err);
+/* End the supervisor; returns when it has gone. */
+int kb_client_shutdown(struct kb_client *client, struct kb_err *err);
+
+/* An audit verb, rendered by a reader process straight to out_fd. */
+struct kb_ask {
+	const char *verb; /* "sessions", "query", "tree", "verify", "summary", "report", "export" */
+	const char *sessions, *expr, *since, *until, *format;
+	uint64_t limit, after_seq;
+	uint32_t around_pid;
+	bool follow;
+	bool json, tty, utc;
+	unsigned columns;
+	const char *home; /* NULL: from the directories */
+};
+/* Blocks until all is written, however long that takes. *ret_status: what to exit with. */
+int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
+	struct kb_err *err);
+
+/* What of a session has to be counted from its records: commands, changed, deleted, hosts. */
+int kb_client_summary(struct kb_client *client, struct kb_session *session, struct kb_err *err);
+
+/* ---- Processes: run, attach, exec ------------------------------------------------------------ */
+
+struct kb_process {
+	const char *const *argv; /* NULL-terminated */
+	const char *const *env;	 /* NULL-terminated; run: complete, exec: on top of the session's.
+				    KBSUP_SESSION is added. May be NULL */
+	const char *cwd;	 /* NULL: the workspace */
+	bool tty;
+	unsigned rows, cols; /* tty */
+};
+
+struct kb_run {
+	const char *name; /* NULL: one is made */
+	const char *agent, *machine;
+	const char *workspace; /* absolute */
+	const char *home, *user;
+	struct kb_process process;
+	const uint8_t *bundle;
+	size_t bundle_len;
+	const char *policy;
+	const char *const *policy_files;     /* NULL-terminated, may be NULL */
+	const char *lane, *runtime, *rootfs; /* NULL: not given */
+	bool detach;	     /* start without an attachment; `ended` is not called */
+	bool stop_on_hangup; /* end the session when this client goes without detaching */
+};
+
+struct kb_started {
+	const char *const *effective, *const *missing;
+	size_t n_effective, n_missing;
+	const char *lane; /* or NULL */
+	bool tty;
+};
+
+struct kb_attach;
+struct kb_attach_ops {
+	/* The request is under way under this id and name. */
+	void (*accepted)(struct kb_attach *at, const char *id, const char *name, void *arg);
+	/* The process runs. For attach: it ran before; comes first all the same. */
+	void (*started)(struct kb_attach *at, const struct kb_started *started, void *arg);
+	/* Bytes for fd 1 or 2 (with a terminal: always 1). Report them with kb_attach_consumed()
+	 * once they are written: that is what lets more come. */
+	void (*output)(struct kb_attach *at, int fd, const uint8_t *data, size_t len, void *arg);
+	/* kb_attach_write() can take more again. */
+	void (*writable)(struct kb_attach *at, void *arg);
+	/* The process ended and all its output was delivered. The last word for exec. */
+	void (*exited)(struct kb_attach *at, int exit_code, unsigned signal, void *arg);
+	/* Detached: as asked (reason NULL), or because another client attached. The last word. */
+	void (*detached)(struct kb_attach *at, const char *reason, void *arg);
+	/* run, attach: the session is over and its record durable. The last word; for run --detach
+	 * it is `accepted`. Always after `exited`, unless the process never told (it was lost). */
+	void (*ended)(struct kb_attach *at, const struct kb_session *session, void *arg);
+	/* It could not be, or was lost. The last word. */
+	void (*failed)(struct kb_attach *at, const struct kb_err *why, void *arg);
+};
+/* All ops must be set. No op is called from within a kb_client_ or kb_attach_ function. */
+int kb_client_run(struct kb_client *client, const struct kb_run *run,
+	const struct kb_attach_ops *ops, void *arg, struct kb_attach **ret, struct kb_err *err);
+int kb_client_attach(struct kb_client *client, const char *session, unsigned rows, unsigned cols,
+	const struct kb_attach_ops *ops, void *arg, struct kb_attach **ret, struct kb_err *err);
+int kb_client_exec(struct kb_client *client, const char *session, const struct kb_process *process,
+	const struct kb_attach_ops *ops, void *arg, struct kb_attach **ret, struct kb_err *err);
+/* Before the client is closed. Without a detach first this is a hang-up. NULL is fine. */
+void kb_attach_destroy(struct kb_attach *at);
+
+/* How much input a write would take now, or 0 if less than need; how much it took (0: wait for
+ * `writable`). */
+size_t kb_attach_writable(struct kb_attach *at, size_t need);
+int64_t kb_attach_write(struct kb_attach *at, const void *data, size_t len, struct kb_err *err);
+/* Standard input ends. Not for a terminal. */
+int kb_attach_eof(struct kb_attach *at, struct kb_err *err);
+void kb_attach_consumed(struct kb_attach *at, int fd, size_t len);
+int kb_attach_resize(struct kb_attach *at, unsigned rows, unsigned cols, struct kb_err *err);
+int kb_attach_signal(struct kb_attach *at, int signo, struct kb_err *err);
+int kb_attach_detach(struct kb_attach *at, struct kb_err *err);

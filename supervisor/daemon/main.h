@@ -1,0 +1,253 @@
+/* Role main: what its files share. main owns the control socket and the state of sessions; it
+ * never looks at what a guest or a record says.
+ *
+ *	main.c		life of the process: start, signals, idle, stop
+ *	listen.c	the lock and the control socket
+ *	conn.c		one connection of a client; requests.c: its requests
+ *	session.c	the sessions' state × event table; session_msg.c: their messages
+ *	process.c	role processes: start, loss, restart
+ *	peers.c		what store, link and reader say
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "proto/control.pb-c.h"
+#include "proto/role.pb-c.h"
+#include "supervisor/base/dirs.h"
+#include "supervisor/base/err.h"
+#include "supervisor/base/frame.h"
+#include "supervisor/base/loop.h"
+#include "supervisor/base/str.h"
+
+#define KB_CONNS_MAX	256  /* clients at once */
+#define KB_SESSIONS_MAX 1024 /* live sessions */
+#define KB_WATCHES_MAX	64   /* unanswered requests of one client */
+#define KB_ARGV_MAX	(2u << 20)
+#define KB_IDLE_MS	300000 /* unless KBSUP_IDLE says otherwise */
+
+#define KB_MACHINE_LOCAL "local"
+
+struct kb_main;
+struct kb_role_process;
+struct kb_conn;
+struct kb_live;
+
+/* ---- Role processes (process.c) -------------------------------------------------------------- */
+
+enum kb_process_state { KB_PROCESS_STARTING, KB_PROCESS_UP };
+
+struct kb_process_kind {
+	const char *role;
+	unsigned spawn_flags;
+	/* A message; a negative return ends the process. */
+	int (*message)(
+		struct kb_role_process *p, const uint8_t *data, size_t len, struct kb_err *err);
+	/* It is gone, whole: channel closed, process reaped. why says how. p is freed after. */
+	void (*gone)(struct kb_role_process *p, const struct kb_err *why);
+};
+
+struct kb_role_process {
+	struct kb_main *main;
+	TAILQ_ENTRY(kb_role_process) entry;
+	const struct kb_process_kind *kind;
+	enum kb_process_state state;
+	uint32_t number; /* unique: which link, which store */
+	pid_t pid;
+	struct kb_channel *ch; /* NULL once it is closed */
+	bool reaped;
+	bool expected; /* its end was asked for */
+	int status;    /* of waitpid, when reaped */
+	int64_t started;
+	struct kb_err last_words; /* why it says it ended; code 0: nothing said */
+	struct kb_source *timer;  /* ends a process that closed its channel and stays */
+	struct kb_conn *conn;	  /* reader: who asked, and with which request */
+	uint32_t request;
+};
+
+int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind,
+	struct kb_role_process **ret, struct kb_err *err);
+int kb_process_send(
+	struct kb_role_process *p, const ProtobufCMessage *msg, int fd, struct kb_err *err);
+/* Close the channel: the role ends by itself. */
+void kb_process_close(struct kb_role_process *p);
+void kb_process_kill(struct kb_role_process *p, int signo);
+/* SIGCHLD. */
+void kb_process_reap_all(struct kb_main *m);
+
+/* ---- Peers (peers.c) ------------------------------------------------------------------------- */
+
+/* Start what is missing of store and link and connect them. */
+void kb_peers_ensure(struct kb_main *m);
+/* Both are up: a session can be launched. */
+bool kb_peers_ready(const struct kb_main *m);
+int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskRequest *ask, int fd,
+	struct kb_err *err);
+
+/* What the guest of `local` said of itself. */
+struct kb_machine_facts {
+	char *runtime, *runtime_why, *kernel;
+	uint32_t landlock_abi, arch;
+	bool rootless;
+	pid_t guest_pid;
+	char **limits_missing;
+	size_t n_limits_missing;
+};
+void kb_machine_facts_finish(struct kb_machine_facts *facts);
+
+/* ---- main ------------------------------------------------------------------------------------ */
+
+struct kb_main {
+	struct kb_loop *loop;
+	struct kb_dirs dirs;
+	const char *log;  /* "" : stderr */
+	uint64_t started; /* ns since the epoch */
+	int lock, listener;
+	bool activated; /* the socket belongs to systemd */
+	struct kb_source *accept, *sigs[4], *idle, *stop_timer, *respawn;
+	int64_t idle_ms; /* 0: never leave */
+	TAILQ_HEAD(kb_conns, kb_conn) conns;
+	size_t n_conns;
+	TAILQ_HEAD(kb_lives, kb_live) lives;
+	size_t n_lives;
+	TAILQ_HEAD(kb_processes, kb_role_process) processes;
+	uint32_t last_number;
+	struct kb_role_process *store, *link; /* NULL: none now */
+	unsigned failures;		      /* store or link died while starting, in a row */
+	struct kb_machine_facts facts;
+	enum kb_stopping { KB_RUNS, KB_STOPS_SESSIONS, KB_STOPS_LINK, KB_STOPS_STORE } stopping;
+	char stop_reason[128];
+	int exit_status;
+};
+
+struct kb_main_options {
+	bool foreground;
+	int ready_fd; /* -1: nobody waits */
+};
+/* The whole life of role main; returns the exit status. */
+int kb_main_run(const struct kb_main_options *options);
+/* Begin a clean stop. */
+void kb_main_stop(struct kb_main *m, const char *reason);
+/* Something ended: is it time to leave, or the next step of the stop? */
+void kb_main_check(struct kb_main *m);
+
+/* ---- Lock and socket (listen.c) -------------------------------------------------------------- */
+
+/* KB_ERR_EXISTS names the supervisor that holds it. */
+int kb_listen_lock(const struct kb_dirs *dirs, int *ret, struct kb_err *err);
+int kb_listen_open(const struct kb_dirs *dirs, int *ret, bool *ret_activated, struct kb_err *err);
+
+/* ---- Connections (conn.c, requests.c) -------------------------------------------------------- */
+
+struct kb_conn {
+	struct kb_main *main;
+	TAILQ_ENTRY(kb_conn) entry;
+	struct kb_channel *ch;
+	bool greeted;
+	unsigned watches; /* requests waiting for a session's or a reader's end */
+};
+
+/* Takes fd. */
+int kb_conn_accept(struct kb_main *m, int fd, struct kb_err *err);
+void kb_conn_destroy(struct kb_conn *conn);
+void kb_conn_reply(struct kb_conn *conn, uint32_t id, Kb__Control__Reply *reply);
+void kb_conn_error(struct kb_conn *conn, uint32_t id, const struct kb_err *why);
+/* A negative return is answered with the error. fd: -1, or one the callee may keep with a dup. */
+int kb_request_handle(
+	struct kb_conn *conn, const Kb__Control__Request *request, int fd, struct kb_err *err);
+
+/* ---- Sessions (session.c, session_msg.c) ----------------------------------------------------- */
+
+enum kb_live_state {
+	KB_LIVE_QUEUED,	  /* waits for store and link */
+	KB_LIVE_STARTING, /* told to store and link */
+	KB_LIVE_RUNNING,
+	KB_LIVE_STOPPING,  /* told to end */
+	KB_LIVE_FINISHING, /* over in the machine; the store writes its end */
+	KB_LIVE_ENDED,	   /* nothing left */
+	KB_LIVE_STATES_,
+};
+
+enum kb_live_event {
+	KB_EV_NONE,
+	KB_EV_READY,   /* store and link are up */
+	KB_EV_STARTED, /* its first process runs */
+	KB_EV_FAILED,  /* it could not be started */
+	KB_EV_STOP,    /* somebody wants it ended */
+	KB_EV_ENDED,   /* everything of it is gone from the machine */
+	KB_EV_LINK_LOST,
+	KB_EV_STORE_LOST,
+	KB_EV_UNSTORABLE, /* the store cannot keep its records any more */
+	KB_EV_FINISHED,	  /* its record is durable to the end */
+	KB_EV_DEADLINE,	  /* the state took too long */
+	KB_EVENTS_,
+};
+
+/* A request that is answered when the session is over; or an exec's, answered only when it fails.
+ */
+struct kb_watch {
+	TAILQ_ENTRY(kb_watch) entry;
+	struct kb_conn *conn;
+	uint32_t request;
+	uint64_t process; /* exec: its number, else 0 */
+};
+
+struct kb_live {
+	struct kb_main *main;
+	TAILQ_ENTRY(kb_live) entry;
+	uint8_t id[KB_ULID_SIZE];
+	char id_text[KB_ULID_TEXT];
+	char name[KB_NAME_MAX];
+	char *agent, *machine, *user;
+	ProtobufCBinaryData workspace;
+	enum kb_live_state state;
+	struct kb_role_process *link, *store; /* the very ones it lives on; NULL: lost or not yet */
+	struct kb_source *deadline;
+	TAILQ_HEAD(, kb_watch) watches;
+	/* For the launch; freed after it. */
+	uint8_t *start, *meta;
+	size_t start_len, meta_len;
+	int attachment; /* -1: none */
+	char **env;	/* what an exec starts from; NULL-terminated */
+	bool detached_start, stop_on_hangup, attached;
+	bool now;		 /* no grace for its processes */
+	uint64_t started, ended; /* ns since the epoch */
+	int32_t exit_code;
+	uint32_t signal;
+	uint64_t last_seq, records, denials, lost, commands;
+	uint64_t last_process;
+	bool complete;
+	struct kb_err why;	     /* why it could not start (FAILED); code 0: it started */
+	char reason[KB_ERR_MSG_MAX]; /* why it ended, if not by itself */
+};
+
+/* conn may be NULL (nobody waits). fd: the attachment or -1; kept by a dup. */
+int kb_live_create(struct kb_main *m, const Kb__Control__RunRequest *run, int fd,
+	struct kb_live **ret, struct kb_err *err);
+/* The one place that moves a state. why may be NULL. The session may be freed. */
+void kb_live_event(struct kb_live *live, enum kb_live_event event, const struct kb_err *why);
+void kb_live_destroy(struct kb_live *live);
+/* The deadline of the state it is in. */
+void kb_live_arm_deadline(struct kb_live *live);
+/* By id or exact name; NULL with KB_ERR_NOTFOUND in err. */
+struct kb_live *kb_live_find(struct kb_main *m, const char *name, struct kb_err *err);
+struct kb_live *kb_live_by_id(struct kb_main *m, ProtobufCBinaryData id);
+int kb_live_watch(struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err);
+int kb_live_watch_exec(struct kb_live *live, uint64_t process, struct kb_conn *conn,
+	uint32_t request, struct kb_err *err);
+/* An exec'd process ended, or (why) could not start. */
+void kb_live_exec_over(struct kb_live *live, uint64_t process, const struct kb_err *why);
+void kb_watch_destroy(struct kb_live *live, struct kb_watch *w);
+/* A client went: its watches go with it. */
+void kb_live_forget_conn(struct kb_main *m, struct kb_conn *conn);
+const char *kb_live_state_name(enum kb_live_state state); /* of the command line's contract */
+
+int kb_live_make_messages(
+	struct kb_live *live, const Kb__Control__RunRequest *run, struct kb_err *err);
+int kb_live_make_process(struct kb_live *live, const Kb__Control__Process *from, uint8_t **ret,
+	size_t *ret_len, struct kb_err *err);
+/* Borrows everything from live. */
+void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret);
