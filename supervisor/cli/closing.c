@@ -1,0 +1,115 @@
+#include "closing.h"
+
+#include <string.h>
+
+#include "denials.h"
+
+/* ---- Opening --------------------------------------------------------------------------------- */
+
+void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening,
+	const struct kb_started *started)
+{
+	char *workspace KB_FREE = NULL, *files KB_FREE = NULL;
+
+	if (!cli->err_tty)
+		return;
+	workspace = kb_format_path(cli, opening->workspace);
+	files = kb_xprintf(" (%zu files)", opening->policy_files);
+	fprintf(stderr,
+		"kbsup: session %s%s%s on %s · policy %s%s · recording %s · %s writable · "
+		"network: none\n",
+		kb_tone(cli->err_colour, KB_TONE_BOLD), opening->name,
+		kb_tone_end(cli->err_colour, KB_TONE_BOLD), opening->machine,
+		kb_bundle_name(opening->bundle), opening->policy_files > 1 ? files : "",
+		started->lane && *started->lane ? started->lane : "nothing", workspace);
+	for (size_t i = 0; i < started->n_missing; i++)
+		fprintf(stderr, "       %snot enforced here:%s %s\n",
+			kb_tone(cli->err_colour, KB_TONE_WARN),
+			kb_tone_end(cli->err_colour, KB_TONE_WARN), started->missing[i]);
+}
+
+/* ---- Closing --------------------------------------------------------------------------------- */
+
+static void print_how(const struct kb_cli *cli, const struct kb_session *s)
+{
+	char ran[KB_WORDS_MAX], records[KB_WORDS_MAX], lost[KB_WORDS_MAX];
+	enum kb_tone tone = s->lost || !s->complete ? KB_TONE_BAD : KB_TONE_NONE;
+
+	kb_format_duration(ran, (int64_t)(s->ended - s->started));
+	kb_format_count(records, s->records);
+	kb_format_count(lost, s->lost);
+	fprintf(stderr,
+		"kbsup: session %s%s%s ended after %s, exit %d · %s records, %s%s lost%s%s\n",
+		kb_tone(cli->err_colour, KB_TONE_BOLD), s->name,
+		kb_tone_end(cli->err_colour, KB_TONE_BOLD), ran, s->exit_code, records,
+		kb_tone(cli->err_colour, tone), lost,
+		s->complete ? "" : ", the record is incomplete",
+		kb_tone_end(cli->err_colour, tone));
+	if (*s->reason)
+		fprintf(stderr, "       %s\n", s->reason);
+}
+
+/* "37 commands", "1 command"; nothing when there are none. */
+static void print_number(uint64_t n, const char *one, const char *many, const char **separator)
+{
+	char text[KB_WORDS_MAX];
+
+	if (!n)
+		return;
+	kb_format_count(text, n);
+	fprintf(stderr, "%s%s %s", *separator, text, n == 1 ? one : many);
+	*separator = " · ";
+}
+
+static void print_what(const struct kb_session *s)
+{
+	const char *separator = "       ";
+
+	print_number(s->commands, "command", "commands", &separator);
+	print_number(s->changed, "file changed", "files changed", &separator);
+	print_number(s->deleted, "deleted", "deleted", &separator);
+	print_number(s->hosts, "host", "hosts", &separator);
+	print_number(s->denials, "denial", "denials", &separator);
+	if (s->denials)
+		fprintf(stderr, " (kbsup audit query %s 'decision = denied')", s->name);
+	if (strcmp(separator, "       "))
+		fputc('\n', stderr);
+}
+
+void kb_closing_print(const struct kb_cli *cli, struct kb_connection *connection,
+	const struct kb_session *session)
+{
+	struct kb_denials_view view = {
+		.cli = cli,
+		.colour = cli->err_colour,
+		.columns = cli->err_columns,
+		.session = session->id,
+		.agent = session->agent,
+		.config = kb_client_dirs(connection->client)->config,
+	};
+
+	struct kb_session counted = *session; /* its strings stay the caller's */
+
+	/* Silence is for sessions that ended by themselves: what cut one short is always said. */
+	if (!cli->err_tty && *session->reason)
+		fprintf(stderr, "kbsup: session %s was ended: %s\n", session->name,
+			session->reason);
+	if (!cli->err_tty)
+		return;
+	(void)kb_client_summary(connection->client, &counted, NULL);
+	print_how(cli, session);
+	print_what(&counted);
+	/* The session went as it went, also when its denials cannot be asked for now. */
+	if (session->denials)
+		(void)kb_denials_print(&view, connection, stderr, NULL);
+}
+
+void kb_leaving_print(const struct kb_cli *cli, const struct kb_pump_end *end)
+{
+	if (!cli->err_tty)
+		return;
+	fprintf(stderr,
+		"\nkbsup: session %s runs on%s%s · back: kbsup attach %s · end: kbsup stop %s\n",
+		end->name, *end->detach_reason ? ", " : "", end->detach_reason, end->name,
+		end->name);
+}

@@ -1,0 +1,87 @@
+/* kbsup __complete: the live names that completion scripts ask for, one a line, each with a tab and
+ * a word about it. Never starts a supervisor and never complains: a shell is waiting. */
+#include <string.h>
+
+#include "completion.h"
+#include "connect.h"
+#include "policies.h"
+#include "sessions.h"
+#include "verbs.h"
+#include "vm.h"
+
+static void print_policies(void)
+{
+	struct kb_policy_list list KB_POLICY_LIST_CLEANUP = {0};
+	struct kb_policies policies;
+
+	if (kb_policies_init(&policies, NULL) < 0 ||
+		kb_policy_list_read(&list, &policies, NULL) < 0)
+		return;
+	for (size_t i = 0; i < list.len; i++)
+		if (kb_policy_list_find(&list, list.entries[i].name) == &list.entries[i])
+			printf("%s\t%s\n", list.entries[i].name,
+				list.entries[i].file ? "yours" : "preset");
+}
+
+static void print_live(bool ended)
+{
+	struct kb_connection connection KB_CONNECTION_CLEANUP = {0};
+	struct kb_rows rows KB_ROWS_CLEANUP = {0};
+	const json_t *one;
+	size_t i;
+
+	if (kb_connect(&connection, false, NULL) < 0 ||
+		kb_rows_read(&rows, &connection, ended, NULL) < 0)
+		return;
+	json_array_foreach(rows.list, i, one)
+		printf("%s\t%s, %s\n", json_string_value(json_object_get(one, "name")),
+			json_string_value(json_object_get(one, "agent")),
+			json_string_value(json_object_get(one, "state")));
+}
+
+static void print_sessions(bool ended)
+{
+	print_live(ended);
+	puts("last\tthe newest session");
+	if (ended)
+		puts("all\tevery session");
+}
+
+static void print_machine(const struct kb_vm_info *info, void *arg)
+{
+	printf("%s\t%s\n", info->name, kb_vm_state_name(info->state));
+}
+
+static void print_machines(struct kb_cli *cli)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+
+	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+		kb_vm_list(v.vm, false, print_machine, NULL, NULL);
+}
+
+static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	const char *kind = args->operands[0];
+
+	if (!strcmp(kind, "session") || !strcmp(kind, "recorded"))
+		print_sessions(!strcmp(kind, "recorded"));
+	else if (!strcmp(kind, "machine"))
+		print_machines(cli);
+	else
+		print_policies();
+	return KB_EXIT_OK;
+}
+
+const struct kb_command kb_cmd_complete = {
+	.name = "__complete",
+	.group = KB_GROUP_OTHER,
+	.summary = "Print live names for completion scripts",
+	.operands = {{.name = "KIND",
+		.min = 1,
+		.max = 1,
+		.kind = KB_KIND_WORD,
+		.words = "session|recorded|agent|policy|machine"}},
+	.hidden = true,
+	.run = run,
+};

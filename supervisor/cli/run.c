@@ -1,0 +1,384 @@
+/* kbsup run: one session, from the request to the command's exit status. */
+#include <errno.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "closing.h"
+#include "connect.h"
+#include "environment.h"
+#include "policies.h"
+#include "profile.h"
+#include "pump.h"
+#include "start.h"
+#include "supervisor/base/str.h"
+#include "term.h"
+#include "verbs.h"
+#include "workspace.h"
+
+#define AGENT_DEFAULT	"shell"
+#define MACHINE_DEFAULT "local"
+#define COMMAND_MAX	2 /* words of the default command */
+
+/* Everything that makes up the request. */
+struct run {
+	struct kb_cli *cli;
+	const struct kb_args *args;
+	struct kb_connection connection;
+	struct kb_policies policies;
+	struct kb_profile profile;
+	struct kb_policy *policy;
+	struct kb_bundle *bundle;
+	struct kb_buf encoded;
+	struct kb_environment env;
+	char workspace[PATH_MAX], rootfs[PATH_MAX], cwd[PATH_MAX];
+	const char *command[COMMAND_MAX];
+	struct kb_keys keys;
+	struct kb_run request;
+	bool detach, quiet;
+};
+
+static void finish(struct run *run)
+{
+	kb_connection_finish(&run->connection);
+	kb_bundle_destroy(run->bundle);
+	kb_policy_destroy(run->policy);
+	kb_profile_finish(&run->profile);
+	kb_buf_finish(&run->encoded);
+	kb_environment_finish(&run->env);
+}
+
+static const char *user_name(void)
+{
+	const struct passwd *pw = getpwuid(getuid());
+
+	return pw ? pw->pw_name : "user";
+}
+
+static int check_words(const struct run *run, struct kb_err *err)
+{
+	const char *name = kb_args_value(run->args, "name");
+
+	if (name && (!kb_name_valid(name) || !strcmp(name, "last") || !strcmp(name, "all"))) {
+		kb_err_set(err, KB_ERR_USAGE, "'%s' cannot be the name of a session", name);
+		return kb_err_hint(err,
+			"1 to 63 letters, digits, '.', '_' and '-', beginning with a "
+			"letter or digit; not 'last' or 'all'");
+	}
+	if (!run->cli->json || run->detach)
+		return 0;
+	kb_err_set(err, KB_ERR_USAGE, "--json prints a session that is left running");
+	return kb_err_hint(
+		err, "use it with --detach; what is asked of records has its own --json");
+}
+
+static int find_rootfs(struct run *run, struct kb_err *err)
+{
+	const char *named = kb_args_value(run->args, "rootfs");
+	struct stat st;
+
+	if (!named)
+		return 0;
+	if (!realpath(named, run->rootfs) || stat(run->rootfs, &st) < 0) {
+		kb_err_sys(err, errno, "the root file system %s cannot be used", named);
+		return kb_err_hint(err, "name a directory that holds one with --rootfs DIR");
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		kb_err_set(err, KB_ERR_FAILED, "the root file system %s is not a directory", named);
+		return kb_err_hint(err, "unpack it into a directory first");
+	}
+	run->request.rootfs = run->rootfs;
+	return 0;
+}
+
+/* The current directory where it is in the workspace, else the workspace. */
+static void find_cwd(struct run *run)
+{
+	size_t len = strlen(run->workspace);
+
+	run->request.process.cwd = run->workspace;
+	if (getcwd(run->cwd, sizeof(run->cwd)) && !strncmp(run->cwd, run->workspace, len) &&
+		(run->cwd[len] == '/' || !run->cwd[len]))
+		run->request.process.cwd = run->cwd;
+}
+
+static int find_places(struct run *run, struct kb_err *err)
+{
+	const struct kb_dirs *dirs = &run->policies.dirs;
+	int r = kb_policies_init(&run->policies, err);
+
+	if (r == 0)
+		r = kb_workspace_find(
+			kb_args_value(run->args, "workspace"), dirs, run->workspace, err);
+	if (r == 0)
+		r = find_rootfs(run, err);
+	if (r < 0)
+		return r;
+	find_cwd(run);
+	run->policies.options.workspace = run->workspace;
+	run->request.workspace = run->workspace;
+	run->request.home = dirs->home;
+	run->request.user = user_name();
+	run->policies.options.user = run->request.user;
+	return 0;
+}
+
+static int compile(struct run *run, struct kb_err *err)
+{
+	const char *agent = kb_args_value(run->args, "agent");
+	const char *policy = kb_args_value(run->args, "policy");
+	int r;
+
+	run->request.agent = agent ? agent : AGENT_DEFAULT;
+	kb_buf_init(&run->encoded, KB_BUNDLE_MAX);
+	/* --policy alone needs no agent's policy beside it. */
+	r = agent || !policy
+		    ? kb_profile_load(&run->policies, run->request.agent, &run->profile, err)
+		    : 0;
+	if (r == 0)
+		r = kb_policies_compile(&run->policies, policy ? policy : run->profile.policy,
+			&run->policy, &run->encoded, err);
+	if (r == 0)
+		r = kb_bundle_parse(
+			kb_buf_data(&run->encoded), kb_buf_len(&run->encoded), &run->bundle, err);
+	if (r < 0)
+		return r;
+	run->request.bundle = kb_buf_data(&run->encoded);
+	run->request.bundle_len = kb_buf_len(&run->encoded);
+	run->request.policy = kb_policy_name(run->policy);
+	return 0;
+}
+
+static int make_environment(struct run *run, struct kb_err *err)
+{
+	const char *const *vars;
+	size_t n = kb_bundle_env(run->bundle, &vars);
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		kb_environment_set(&run->env, vars[i]);
+	r = kb_environment_options(&run->env, run->args, err);
+	if (r < 0)
+		return r;
+	if (run->request.process.tty)
+		kb_environment_default(&run->env, "TERM", getenv("TERM"));
+	run->request.process.env = (const char *const *)run->env.vars;
+	return 0;
+}
+
+/* bash where the user has it, as long as the session sees this machine's own /usr; else sh. */
+static const char *default_shell(const struct run *run)
+{
+	const char *shell = getenv("SHELL"), *base = shell ? strrchr(shell, '/') : NULL;
+
+	if (!run->request.rootfs && base && !strcmp(base, "/bash"))
+		return "bash";
+	return "sh";
+}
+
+static void choose_command(struct run *run)
+{
+	struct kb_process *process = &run->request.process;
+	uint32_t rows, cols;
+
+	process->argv = (const char *const *)run->args->tail;
+	if (!run->args->n_tail && run->profile.command) {
+		process->argv = run->profile.command;
+	} else if (!run->args->n_tail) {
+		run->command[0] = default_shell(run);
+		process->argv = run->command;
+	}
+	/* A session that is left running has a terminal to come back to. */
+	process->tty = run->detach ? !run->args->n_tail || run->cli->in_tty
+				   : run->cli->in_tty && run->cli->out_tty;
+	if (kb_term_size(STDIN_FILENO, &rows, &cols)) {
+		process->rows = rows;
+		process->cols = cols;
+	}
+}
+
+static int prepare(struct run *run, struct kb_err *err)
+{
+	int r = check_words(run, err);
+
+	if (r == 0)
+		r = kb_pump_keys(&run->keys, kb_args_value(run->args, "detach-keys"), err);
+	if (r == 0)
+		r = find_places(run, err);
+	if (r == 0)
+		r = compile(run, err);
+	if (r < 0)
+		return r;
+	run->request.machine = MACHINE_DEFAULT;
+	run->request.name = kb_args_value(run->args, "name");
+	run->request.lane = kb_args_value(run->args, "lane");
+	run->request.runtime = kb_args_value(run->args, "runtime");
+	run->request.detach = run->detach;
+	run->request.stop_on_hangup = true;
+	kb_policy_files(run->policy, &run->request.policy_files);
+	choose_command(run);
+	return make_environment(run, err);
+}
+
+static void on_started(const struct kb_pump_end *end, const struct kb_started *started, void *arg)
+{
+	const struct run *run = arg;
+	const char *const *files;
+	struct kb_opening opening = {
+		.bundle = run->bundle,
+		.name = end->name,
+		.machine = run->request.machine,
+		.workspace = run->workspace,
+		.policy_files = kb_policy_files(run->policy, &files),
+	};
+
+	if (!run->quiet)
+		kb_opening_print(run->cli, &opening, started);
+}
+
+/* The command's status stands for how the session went; what kbsup itself could not do comes on
+ * top only when the command had no complaint of its own. */
+static int conclude(struct run *run, struct kb_pump_end *end, struct kb_err *err)
+{
+	int status = end->exit_code;
+
+	if (end->detached) {
+		if (!run->quiet)
+			kb_leaving_print(run->cli, end);
+		return KB_EXIT_OK;
+	}
+	if (end->has_session && !run->quiet)
+		kb_closing_print(run->cli, &run->connection, &end->session);
+	if (end->output_errnum && status == 0)
+		return kb_err_sys(err, end->output_errnum, "the output could not be written");
+	return status;
+}
+
+static int run_here(struct run *run, struct kb_err *err)
+{
+	struct kb_pump_options options = {
+		.cli = run->cli,
+		.loop = run->connection.loop,
+		.verb = KB_PUMP_RUN,
+		.tty = run->request.process.tty,
+		.keys = run->keys,
+		.started = on_started,
+		.arg = run,
+	};
+	struct kb_pump_end end = {0};
+	struct kb_pump *pump = NULL;
+	struct kb_attach *at = NULL;
+	int r = kb_pump_create(&options, &pump, err);
+
+	if (r == 0)
+		r = kb_client_run(
+			run->connection.client, &run->request, &kb_pump_ops, pump, &at, err);
+	if (r == 0)
+		r = kb_pump_run(pump, at, &end, err);
+	kb_attach_destroy(at);
+	kb_pump_destroy(pump);
+	if (r == 0)
+		r = conclude(run, &end, err);
+	if (end.has_session)
+		kb_session_finish(&end.session);
+	return r;
+}
+
+static int run_detached(struct run *run, struct kb_err *err)
+{
+	char id[KB_ULID_TEXT], name[KB_NAME_MAX];
+	int r = kb_start_detached(
+		run->connection.loop, run->connection.client, &run->request, id, name, err);
+
+	if (r < 0)
+		return r;
+	if (run->cli->json)
+		return kb_json_print(
+			run->cli, json_pack("{s:s, s:s}", "id", id, "name", name), err);
+	puts(name);
+	return KB_EXIT_OK;
+}
+
+static int run_verb(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct run run KB_CLEANUP(finish) = {
+		.cli = cli,
+		.args = args,
+		.detach = kb_args_has(args, "detach"),
+		.quiet = kb_args_has(args, "quiet"),
+	};
+	int r = prepare(&run, err);
+
+	if (r == 0)
+		r = kb_connect(&run.connection, true, err);
+	if (r < 0)
+		return r;
+	return run.detach ? run_detached(&run, err) : run_here(&run, err);
+}
+
+static const struct kb_option options[] = {
+	{.name = "agent",
+		.letter = 'a',
+		.arg = "A",
+		.kind = KB_KIND_AGENT,
+		.help = "The agent: its policy, and its command where it has one; shell unless "
+			"told "
+			"otherwise"},
+	{.name = "local", .help = "Run on this machine"},
+	{.name = "workspace",
+		.letter = 'w',
+		.arg = "DIR",
+		.kind = KB_KIND_DIR,
+		.help = "The project directory, the only writable one; the current one unless told "
+			"otherwise"},
+	{.name = "policy",
+		.letter = 'p',
+		.arg = "FILE",
+		.kind = KB_KIND_POLICY,
+		.help = "The policy, a file or a name, instead of the agent's"},
+	{.name = "name",
+		.letter = 'n',
+		.arg = "N",
+		.help = "The session's name; else one is made up"},
+	{.name = "env",
+		.letter = 'e',
+		.arg = "K[=V]",
+		.kind = KB_KIND_ENV,
+		.repeat = true,
+		.help = "Set a variable in the session; without a value, to what it is here"},
+	{.name = "rootfs",
+		.arg = "DIR",
+		.kind = KB_KIND_DIR,
+		.help = "A root file system to use instead of this machine's own files"},
+	{.name = "detach", .letter = 'd', .help = "Print the session's name and leave it running"},
+	{.name = "lane",
+		.arg = "LANE",
+		.kind = KB_KIND_WORD,
+		.words = "auto|bpf|notify",
+		.help = "Which collector records"},
+	{.name = "runtime",
+		.arg = "R",
+		.kind = KB_KIND_FILE,
+		.help = "The container runtime, by name or path"},
+	{.name = "detach-keys",
+		.arg = "KEYS",
+		.help = "The keys that leave the session running; " KB_KEYS_DEFAULT
+			" unless told otherwise"},
+	{.name = "quiet", .letter = 'q', .help = "No line at the start and none at the end"},
+	{0},
+};
+
+const struct kb_command kb_cmd_run = {
+	.name = "run",
+	.group = KB_GROUP_SESSIONS,
+	.summary = "Run one audited, policy-bound session",
+	.about = "Starts a session for the project in the current directory, runs a command in it "
+		 "(a "
+		 "shell, unless told otherwise), and ends with the command's exit status. Only the "
+		 "project directory is writable; what is done in the session is recorded.",
+	.options = options,
+	.tail = KB_TAIL_OPTIONAL,
+	.json = true,
+	.man = "kbsup-run",
+	.run = run_verb,
+};

@@ -1,0 +1,383 @@
+/* kbsup vm: the life of machines */
+#include "vm.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "supervisor/base/dirs.h"
+#include "supervisor/base/programs.h"
+#include "verbs.h"
+
+#define DEFAULT_BRIDGE "br0"
+
+/* On a terminal one line that changes; elsewhere a line per step. What programs say (mmdebstrap's
+ * hundreds of lines) is a detail of its step. */
+static void progress(const char *step, const char *detail, void *arg)
+{
+	struct kb_vm_cli *v = arg;
+	char line[160];
+
+	kb_escape(line, sizeof(line), detail, strlen(detail));
+	if (v->cli->err_tty && !v->detailed) {
+		fprintf(stderr, "\r\033[K%s%s%s %.60s", kb_tone(v->cli->err_colour, KB_TONE_DIM),
+			step, kb_tone_end(v->cli->err_colour, KB_TONE_DIM), line);
+		fflush(stderr);
+		v->shown = true;
+	} else {
+		fprintf(stderr, "kbsup: %s: %s\n", step, line);
+	}
+}
+
+void kb_vm_cli_settle(struct kb_vm_cli *v)
+{
+	if (v->shown)
+		fputs("\r\033[K", stderr);
+	v->shown = false;
+}
+
+int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err)
+{
+	struct kb_dirs dirs;
+	char machine[PATH_MAX];
+	sigset_t set;
+	int r;
+
+	*v = (struct kb_vm_cli){.cli = cli, .cancel_fd = -1};
+	if ((r = kb_dirs_find(&dirs, err)) < 0 ||
+		(r = kb_program_path("kbsup-machine", machine, err)) < 0)
+		return r;
+	char *state KB_FREE = kb_xprintf("%s/vm", dirs.state);
+	char *run KB_FREE = kb_xprintf("%s/vm", dirs.runtime);
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	v->cancel_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	if (v->cancel_fd < 0)
+		return kb_err_sys(err, errno, "signals cannot be watched");
+	if ((r = kb_dirs_make(dirs.state, err)) < 0 || (r = kb_dirs_make(dirs.runtime, err)) < 0)
+		return r;
+	struct kb_vmctl_config config = {.state_dir = state,
+		.run_dir = run,
+		.machine_program = machine,
+		.accel = getenv("KBSUP_ACCEL"),
+		.cancel_fd = v->cancel_fd,
+		.progress = progress,
+		.arg = v};
+	return kb_vmctl_open(&config, &v->vm, err);
+}
+
+void kb_vm_cli_close(struct kb_vm_cli *v)
+{
+	kb_vm_cli_settle(v);
+	kb_vmctl_close(v->vm);
+	v->vm = NULL;
+	kb_close(&v->cancel_fd);
+}
+
+static void say_up(struct kb_vm_cli *v, const struct kb_vm_info *info, const char *how)
+{
+	char took[KB_WORDS_MAX];
+
+	kb_vm_cli_settle(v);
+	snprintf(took, sizeof(took), "%.2f s", (double)info->took_ns / 1e9);
+	fprintf(stderr, "kbsup: %s %s %s in %s · ssh %s.kbsup · console: kbsup vm console %s\n",
+		info->name, how, info->base, took, info->name, info->name);
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct kb_vm_spec spec = {.name = args->operands[0],
+		.base = kb_args_value(args, "base"),
+		.cold = kb_args_has(args, "cold"),
+		.isolated = kb_args_has(args, "isolated"),
+		.bridge = kb_args_has(args, "bridged") ? DEFAULT_BRIDGE : NULL,
+		.cpus = (unsigned)kb_args_count(args, "cpus", 0)};
+	const char *memory = kb_args_value(args, "memory");
+	struct kb_vm_info info;
+	uint64_t bytes = 0;
+	int r;
+
+	if (memory && (!kb_parse_size(memory, &bytes) || bytes < 128u << 20 || bytes > 1ull << 42))
+		return kb_err_set(
+			err, KB_ERR_USAGE, "--memory %s is not a size of a machine", memory);
+	spec.memory_mib = (unsigned)(bytes >> 20);
+	if ((r = kb_vm_cli_open(&v, cli, err)) < 0 ||
+		(r = kb_vm_start(v.vm, &spec, &info, err)) < 0)
+		return r;
+	say_up(&v, &info, info.forked ? "forked from" : "started on");
+	return KB_EXIT_OK;
+}
+
+static const struct kb_option start_options[] = {
+	{.name = "base", .arg = "B", .help = "The base to make it from, if it is new"},
+	{.name = "cold", .help = "Boot instead of forking; drops saved memory"},
+	{.name = "isolated", .help = "No way out of the machine but its forwarded ports"},
+	{.name = "bridged", .help = "Join the host's bridge " DEFAULT_BRIDGE},
+	{.name = "cpus", .arg = "N", .kind = KB_KIND_COUNT, .help = "Processors of a new machine"},
+	{.name = "memory", .arg = "SIZE", .help = "Memory of a new machine, like 2G"},
+	{0},
+};
+
+const struct kb_command kb_cmd_vm_start = {
+	.name = "vm start",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Make, boot or resume a machine",
+	.about = "Brings a machine up: a new one is forked from its base's running template, a "
+		 "suspended one continues, a stopped one boots. Returns once the machine answers.",
+	.options = start_options,
+	.operands = {{.name = "M", .min = 1, .max = 1, .kind = KB_KIND_MACHINE}},
+	.man = "kbsup-vm",
+	.run = run_start,
+};
+
+/* ---- verbs that take machines one by one ------------------------------------------------------
+ */
+
+typedef int (*one_fn)(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err);
+
+static int each(struct kb_cli *cli, const struct kb_args *args, one_fn fn, const char *done,
+	struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	int r = kb_vm_cli_open(&v, cli, err);
+
+	for (size_t i = 0; r == 0 && i < args->n_operands; i++) {
+		r = fn(&v, args->operands[i], args, err);
+		kb_vm_cli_settle(&v);
+		if (r == 0 && done && cli->err_tty)
+			fprintf(stderr, "kbsup: %s %s\n", args->operands[i], done);
+	}
+	return r;
+}
+
+static int stop_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	return kb_vm_stop(v->vm, name, kb_args_has(args, "now"), err);
+}
+
+static int suspend_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	return kb_vm_suspend(v->vm, name, err);
+}
+
+static int resume_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_info info;
+	int r = kb_vm_resume(v->vm, name, &info, err);
+
+	if (r == 0)
+		say_up(v, &info, "resumed on");
+	return r;
+}
+
+static int delete_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	return kb_vm_delete(v->vm, name, err);
+}
+
+static int isolate_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	return kb_vm_network(v->vm, name, true, NULL, err);
+}
+
+static int bridge_one(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	return kb_vm_network(v->vm, name, false, DEFAULT_BRIDGE, err);
+}
+
+static int run_stop(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, stop_one, "stopped", err);
+}
+
+static int run_suspend(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, suspend_one, "suspended", err);
+}
+
+static int run_resume(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, resume_one, NULL, err);
+}
+
+static int run_delete(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, delete_one, "deleted", err);
+}
+
+static int run_isolate(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, isolate_one, "isolated", err);
+}
+
+static int run_bridge(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return each(cli, args, bridge_one, "bridged", err);
+}
+
+static const struct kb_option stop_options[] = {
+	{.name = "now", .help = "Do not ask the machine to shut down"},
+	{0},
+};
+
+#define MACHINES                                                                                   \
+	{                                                                                          \
+		{                                                                                  \
+			.name = "M", .min = 1, .max = KB_MANY, .kind = KB_KIND_MACHINE             \
+		}                                                                                  \
+	}
+
+const struct kb_command kb_cmd_vm_stop = {
+	.name = "vm stop",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Shut machines down",
+	.about = "Asks each machine to shut down; one that does not is told by its power button, "
+		 "then ended. Its disk stays.",
+	.options = stop_options,
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_stop,
+};
+
+const struct kb_command kb_cmd_vm_suspend = {
+	.name = "vm suspend",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Write machines' memory to the disk and end them",
+	.about = "A suspended machine takes no memory and survives a restart of the host.",
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_suspend,
+};
+
+const struct kb_command kb_cmd_vm_resume = {
+	.name = "vm resume",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Let suspended or halted machines go on",
+	.about = "Unlike start, boots and makes nothing.",
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_resume,
+};
+
+const struct kb_command kb_cmd_vm_delete = {
+	.name = "vm delete",
+	.group = KB_GROUP_MACHINES,
+	.summary = "End machines and remove all they have",
+	.about = "Ends each machine at once and removes its disk, saved memory and keys.",
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_delete,
+};
+
+const struct kb_command kb_cmd_vm_isolate = {
+	.name = "vm isolate",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Cut stopped machines off from the network",
+	.about = "From its next start a machine reaches nothing outside; forwarded ports still "
+		 "reach it.",
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_isolate,
+};
+
+const struct kb_command kb_cmd_vm_bridge = {
+	.name = "vm bridge",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Put stopped machines on the host's bridge",
+	.about = "From its next start a machine is a neighbour on the bridge " DEFAULT_BRIDGE
+		 " and asks its DHCP server for an address.",
+	.operands = MACHINES,
+	.man = "kbsup-vm",
+	.run = run_bridge,
+};
+
+/* ---- fork ------------------------------------------------------------------------------------ */
+
+static int run_fork(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct kb_vm_info info;
+	int64_t pause;
+	int r;
+
+	if ((r = kb_vm_cli_open(&v, cli, err)) < 0 ||
+		(r = kb_vm_fork(v.vm, args->operands[0], args->operands[1], &pause, &info, err)) <
+			0)
+		return r;
+	kb_vm_cli_settle(&v);
+	fprintf(stderr,
+		"kbsup: %s forked from running %s in %.2f s, which stood still for %.0f ms\n",
+		info.name, args->operands[0], (double)info.took_ns / 1e9, (double)pause / 1e6);
+	return KB_EXIT_OK;
+}
+
+const struct kb_command kb_cmd_vm_fork = {
+	.name = "vm fork",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Fork a running machine, memory and disk",
+	.about =
+		"The new machine goes on from the same moment under its own name and identity. The "
+		"source hardly pauses.",
+	.operands = {{.name = "M", .min = 1, .max = 1, .kind = KB_KIND_MACHINE},
+		{.name = "NEW", .min = 1, .max = 1}},
+	.man = "kbsup-vm",
+	.run = run_fork,
+};
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+static int run_forward(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	const char *colon = strchr(args->operands[1], ':');
+	uint64_t host = 0, guest = 0;
+	unsigned port;
+	int r;
+
+	if (colon) {
+		char *first KB_FREE =
+			strndup(args->operands[1], (size_t)(colon - args->operands[1]));
+
+		if (!first || !kb_parse_u64(first, &host))
+			host = UINT16_MAX + 1u;
+	}
+	if (!kb_parse_u64(colon ? colon + 1 : args->operands[1], &guest) || guest > UINT16_MAX ||
+		host > UINT16_MAX) {
+		kb_err_set(err, KB_ERR_USAGE, "%s is not HOST:GUEST, two ports", args->operands[1]);
+		return kb_err_hint(err, "for example 8080:80, or just 80 for any free port here");
+	}
+	if ((r = kb_vm_cli_open(&v, cli, err)) < 0 ||
+		(r = kb_vm_forward(
+			 v.vm, args->operands[0], (unsigned)host, (unsigned)guest, &port, err)) < 0)
+		return r;
+	printf("127.0.0.1:%u\n", port);
+	return KB_EXIT_OK;
+}
+
+const struct kb_command kb_cmd_vm_forward = {
+	.name = "vm forward",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Forward a port of this host to a machine",
+	.about = "Forwards a port of 127.0.0.1 to a port of a running machine, until it stops. "
+		 "Prints the address.",
+	.operands = {{.name = "M", .min = 1, .max = 1, .kind = KB_KIND_MACHINE},
+		{.name = "HOST:GUEST", .min = 1, .max = 1}},
+	.man = "kbsup-vm",
+	.run = run_forward,
+};

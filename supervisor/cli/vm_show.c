@@ -1,0 +1,347 @@
+/* kbsup vm list, kbsup vm status, kbsup vm base */
+#include <string.h>
+
+#include "verbs.h"
+#include "vm.h"
+
+#define ASK_LIVE true
+
+static json_t *info_json(const struct kb_vm_info *i)
+{
+	json_t *one = json_pack(
+		"{s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "name",
+		i->name, "state", kb_vm_state_name(i->state), "base", i->base, "generation",
+		(json_int_t)i->generation, "user", i->user, "pid", (json_int_t)i->pid, "created",
+		(json_int_t)i->created_ns, "disk_bytes", (json_int_t)i->disk_bytes, "disk_virtual",
+		(json_int_t)i->disk_virtual, "isolated", i->isolated, "memory_mib",
+		(json_int_t)i->memory_mib, "cpus", (json_int_t)i->cpus, "host_memory",
+		(json_int_t)i->host_memory, "sessions", (json_int_t)0);
+	char *address KB_FREE = kb_xprintf("127.0.0.1:%u", i->ssh_port);
+
+	json_object_set_new(one, "address", i->ssh_port ? json_string(address) : json_null());
+	json_object_set_new(one, "mac", json_string(i->mac));
+	json_object_set_new(one, "bridge", *i->bridge ? json_string(i->bridge) : json_null());
+	if (i->live)
+		json_object_set_new(one, "live",
+			json_pack("{s:I, s:I, s:I, s:I, s:f, s:I}", "memory_total",
+				(json_int_t)i->memory_total, "memory_available",
+				(json_int_t)i->memory_available, "root_total",
+				(json_int_t)i->root_total, "root_free", (json_int_t)i->root_free,
+				"load", i->load1, "cpus", (json_int_t)i->guest_cpus));
+	return one;
+}
+
+struct rows {
+	struct kb_cli *cli;
+	struct kb_table table;
+	json_t *json;
+	size_t n;
+};
+
+static enum kb_tone state_tone(enum kb_vm_state state)
+{
+	switch (state) {
+	case KB_VM_RUNNING:
+		return KB_TONE_GOOD;
+	case KB_VM_STOPPED:
+	case KB_VM_SUSPENDED:
+		return KB_TONE_DIM;
+	case KB_VM_STARTING:
+	case KB_VM_PAUSED:
+		return KB_TONE_WARN;
+	default:
+		return KB_TONE_BAD;
+	}
+}
+
+static void memory_cell(struct kb_table *table, const struct kb_vm_info *i)
+{
+	if (i->live)
+		kb_table_cellf(table, KB_TONE_NONE, "%llu of %llu MB",
+			(unsigned long long)(i->memory_total - i->memory_available) >> 20,
+			(unsigned long long)i->memory_total >> 20);
+	else
+		kb_table_cell(table, KB_TONE_NONE, NULL);
+}
+
+static void add_row(const struct kb_vm_info *i, void *arg)
+{
+	struct rows *rows = arg;
+	char age[KB_WORDS_MAX], disk[KB_WORDS_MAX];
+
+	rows->n++;
+	if (rows->json) {
+		json_array_append_new(rows->json, info_json(i));
+		return;
+	}
+	kb_format_age(age, kb_now_real() - i->created_ns);
+	kb_format_size(disk, i->disk_bytes);
+	kb_table_cell(&rows->table, KB_TONE_BOLD, i->name);
+	kb_table_cell(&rows->table, state_tone(i->state), kb_vm_state_name(i->state));
+	kb_table_cellf(&rows->table, KB_TONE_NONE, "%s/%u", i->base, i->generation);
+	kb_table_cell(&rows->table, KB_TONE_NONE, age);
+	kb_table_cell(&rows->table, KB_TONE_NONE, disk);
+	memory_cell(&rows->table, i);
+	if (i->ssh_port)
+		kb_table_cellf(&rows->table, KB_TONE_NONE, "127.0.0.1:%u", i->ssh_port);
+	else
+		kb_table_cell(&rows->table, KB_TONE_NONE, NULL);
+}
+
+static int run_list(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	static const struct kb_column columns[] = {{.title = "MACHINE"}, {.title = "STATE"},
+		{.title = "BASE", .shrink = true}, {.title = "AGE", .right = true},
+		{.title = "DISK", .right = true}, {.title = "MEMORY", .right = true},
+		{.title = "ADDRESS"}, {0}};
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct rows rows = {.cli = cli, .json = cli->json ? json_array() : NULL};
+	int r = kb_vm_cli_open(&v, cli, err);
+
+	kb_table_init(&rows.table, columns);
+	if (r == 0)
+		r = kb_vm_list(v.vm, ASK_LIVE, add_row, &rows, err);
+	if (r == 0 && cli->json)
+		r = kb_json_print(cli, json_incref(rows.json), err);
+	else if (r == 0 && rows.n)
+		kb_table_print(&rows.table, cli, stdout);
+	json_decref(rows.json);
+	kb_table_finish(&rows.table);
+	return r;
+}
+
+const struct kb_command kb_cmd_vm_list = {
+	.name = "vm list",
+	.group = KB_GROUP_MACHINES,
+	.summary = "List the machines",
+	.about = "Lists the machines, oldest first, with what each is doing now.",
+	.json = true,
+	.man = "kbsup-vm",
+	.run = run_list,
+};
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+static void print_status(const struct kb_vm_info *i)
+{
+	char words[KB_WORDS_MAX], total[KB_WORDS_MAX];
+
+	printf("machine   %s\nstate     %s\nbase      %s, generation %u\n", i->name,
+		kb_vm_state_name(i->state), i->base, i->generation);
+	kb_format_age(words, kb_now_real() - i->created_ns);
+	printf("age       %s\n", words);
+	kb_format_size(words, i->disk_bytes);
+	kb_format_size(total, i->disk_virtual);
+	printf("disk      %s of its own, %s inside\n", words, total);
+	printf("size      %u MiB, %u processors\n", i->memory_mib, i->cpus);
+	printf("network   %s%s\n",
+		*i->bridge    ? "bridge "
+		: i->isolated ? "isolated"
+			      : "user",
+		i->bridge);
+	if (i->ssh_port)
+		printf("address   127.0.0.1:%u (ssh)\n", i->ssh_port);
+	if (i->pid) {
+		kb_format_size(words, i->host_memory);
+		printf("process   %d, %s of this host's memory\n", i->pid, words);
+	}
+	if (!i->live)
+		return;
+	kb_format_size(words, i->memory_total - i->memory_available);
+	kb_format_size(total, i->memory_total);
+	printf("memory    %s of %s\n", words, total);
+	printf("load      %.2f on %u processors\n", i->load1, i->guest_cpus);
+}
+
+static int run_status(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct kb_vm_info info;
+	int r;
+
+	if (args->n_operands == 0)
+		return run_list(cli, args, err);
+	if ((r = kb_vm_cli_open(&v, cli, err)) < 0 ||
+		(r = kb_vm_query(v.vm, args->operands[0], ASK_LIVE, &info, err)) < 0)
+		return r;
+	if (cli->json)
+		return kb_json_print(cli, info_json(&info), err);
+	print_status(&info);
+	return KB_EXIT_OK;
+}
+
+const struct kb_command kb_cmd_vm_status = {
+	.name = "vm status",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Show a machine with its live figures",
+	.about =
+		"Never waits more than a second for the machine itself; without a name, lists all.",
+	.operands = {{.name = "M", .max = 1, .kind = KB_KIND_MACHINE}},
+	.json = true,
+	.man = "kbsup-vm",
+	.run = run_status,
+};
+
+/* ---- bases ----------------------------------------------------------------------------------- */
+
+static int run_create(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	const char *packages[KB_ARGS_OPTIONS_MAX + 1] = {NULL};
+	const char *size = kb_args_value(args, "size");
+	struct kb_base_spec spec = {.name = kb_args_value(args, "name"),
+		.user = kb_args_value(args, "user"),
+		.ssh_key = kb_args_value(args, "ssh-key"),
+		.dotfiles = kb_args_value(args, "dotfiles"),
+		.packages = packages};
+	char key[4096] = "";
+	int r;
+
+	if (!spec.name)
+		spec.name = kb_args_operand(args, 1);
+	if (!spec.name)
+		spec.name = "default";
+	if (size && (!kb_parse_size(size, &spec.disk_bytes) || spec.disk_bytes < 2ull << 30))
+		return kb_err_set(err, KB_ERR_USAGE, "--size %s is not a size of 2G or more", size);
+	for (size_t i = 0; (packages[i] = kb_args_value_at(args, "packages", i)); i++)
+		;
+	if (spec.ssh_key) {
+		FILE *file = fopen(spec.ssh_key, "re");
+		bool good = file && fgets(key, sizeof(key), file) && strstr(key, "ssh-");
+
+		if (file)
+			fclose(file);
+		if (!good)
+			return kb_err_set(err, KB_ERR_USAGE, "%s is no file with a public ssh key",
+				spec.ssh_key);
+		spec.ssh_key = key;
+	}
+	if ((r = kb_vm_cli_open(&v, cli, err)) < 0)
+		return r;
+	v.detailed = kb_args_has(args, "verbose") || !cli->err_tty;
+	r = kb_base_create(v.vm, &spec, err);
+	kb_vm_cli_settle(&v);
+	return r;
+}
+
+static const struct kb_option create_options[] = {
+	{.name = "name", .arg = "NAME", .help = "Its name; default"},
+	{.name = "user", .arg = "USER", .help = "The account in it (uid 1000, sudo); dev"},
+	{.name = "ssh-key", .arg = "FILE", .kind = KB_KIND_FILE, .help = "A public key for it"},
+	{.name = "dotfiles",
+		.arg = "REPO|DIR",
+		.kind = KB_KIND_DIR,
+		.help = "Its set-up: bootstrap.sh, install.sh, Rakefile or files.map is run"},
+	{.name = "packages", .arg = "PACKAGE", .repeat = true, .help = "A further Debian package"},
+	{.name = "size", .arg = "SIZE", .help = "Of the disk, like 32G; it grows as it is used"},
+	{.name = "verbose", .help = "Show everything the build prints"},
+	{0},
+};
+
+static void add_base(const struct kb_base_info *i, void *arg)
+{
+	struct rows *rows = arg;
+	char age[KB_WORDS_MAX], disk[KB_WORDS_MAX];
+
+	rows->n++;
+	if (rows->json) {
+		json_array_append_new(rows->json,
+			json_pack("{s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:s}", "name", i->name,
+				"generation", (json_int_t)i->generation, "current", i->current,
+				"frozen", i->frozen, "machines", (json_int_t)i->users, "created",
+				(json_int_t)i->created_ns, "disk_bytes", (json_int_t)i->disk_bytes,
+				"user", i->user));
+		return;
+	}
+	kb_format_age(age, kb_now_real() - i->created_ns);
+	kb_format_size(disk, i->disk_bytes);
+	kb_table_cell(&rows->table, KB_TONE_BOLD, i->name);
+	kb_table_cellf(
+		&rows->table, KB_TONE_NONE, "%u%s", i->generation, i->current ? "" : " (old)");
+	kb_table_cell(&rows->table, KB_TONE_NONE, i->frozen ? "frozen" : "not frozen");
+	kb_table_cellf(&rows->table, KB_TONE_NONE, "%u", i->users);
+	kb_table_cell(&rows->table, KB_TONE_NONE, age);
+	kb_table_cell(&rows->table, KB_TONE_NONE, disk);
+}
+
+static int run_bases(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	static const struct kb_column columns[] = {{.title = "BASE"}, {.title = "GENERATION"},
+		{.title = "TEMPLATE"}, {.title = "MACHINES", .right = true},
+		{.title = "AGE", .right = true}, {.title = "DISK", .right = true}, {0}};
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct rows rows = {.cli = cli, .json = cli->json ? json_array() : NULL};
+	int r = kb_vm_cli_open(&v, cli, err);
+
+	kb_table_init(&rows.table, columns);
+	if (r == 0)
+		r = kb_base_list(v.vm, add_base, &rows, err);
+	if (r == 0 && cli->json)
+		r = kb_json_print(cli, json_incref(rows.json), err);
+	else if (r == 0 && rows.n)
+		kb_table_print(&rows.table, cli, stdout);
+	json_decref(rows.json);
+	kb_table_finish(&rows.table);
+	return r;
+}
+
+static int run_base_name(struct kb_cli *cli, const struct kb_args *args,
+	int (*fn)(struct kb_vmctl *vm, const char *name, struct kb_err *err), struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	const char *name = kb_args_operand(args, 1);
+	int r = kb_vm_cli_open(&v, cli, err);
+
+	if (!name)
+		name = kb_args_value(args, "name");
+	return r < 0 ? r : fn(v.vm, name ? name : "default", err);
+}
+
+static int run_base_delete(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return run_base_name(cli, args, kb_base_delete, err);
+}
+
+static int run_base_freeze(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	return run_base_name(cli, args, kb_base_freeze, err);
+}
+
+static int run_base(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	static const struct {
+		const char *word;
+		int (*fn)(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err);
+	} actions[] = {
+		{"create", run_create},
+		{"list", run_bases},
+		{"delete", run_base_delete},
+		{"freeze", run_base_freeze},
+	};
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(actions); i++)
+		if (!strcmp(args->operands[0], actions[i].word))
+			return actions[i].fn(cli, args, err);
+	return kb_err_set(
+		err, KB_ERR_USAGE, "%s is none of create, list, delete, freeze", args->operands[0]);
+}
+
+const struct kb_command kb_cmd_vm_base = {
+	.name = "vm base",
+	.group = KB_GROUP_MACHINES,
+	.summary = "Build, list, freeze and delete bases",
+	.about =
+		"create builds a Debian base from this machine's package sources, boots it once "
+		"and freezes it as the template that machines are forked from. Machines that exist "
+		"keep the generation they were made from.",
+	.options = create_options,
+	.operands = {{.name = "ACTION",
+			     .min = 1,
+			     .max = 1,
+			     .kind = KB_KIND_WORD,
+			     .words = "create|list|delete|freeze"},
+		{.name = "NAME", .max = 1}},
+	.json = true,
+	.man = "kbsup-vm",
+	.run = run_base,
+};
