@@ -1,0 +1,21 @@
+/* Bases as the machine code sees them. Internal to vmctl. */
+#pragma once
+
+#include "op.h"
+
+struct kb_base {
+	char name[KB_NAME_MAX];
+	unsigned generation;
+	char dir[PATH_MAX];
+	json_t *json;	     /* base.json */
+	const json_t *words; /* within json */
+	bool frozen;
+};
+
+void kb_base_finish(struct kb_base *base);
+/* The current generation of `name`; NULL: "default", or the only base there is. */
+int kb_base_current(struct kb_vmctl *vm, const char *name, struct kb_base *ret, struct kb_err *err);
+int kb_base_load(struct kb_vmctl *vm, const char *name, unsigned generation, struct kb_base *ret,
+	struct kb_err *err);
+/* Remove generations that are neither current nor any machine's. */
+int kb_base_collect(struct kb_vmctl *vm, struct kb_err *err);

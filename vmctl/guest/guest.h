@@ -1,0 +1,44 @@
+/* kbsup-machine: the host's hand inside a VM. A root service on the virtio-serial port
+ * org.kbsup.machine; it gives a fresh fork its identity before anything else runs, sets the clock,
+ * reports figures and carries out a few fixed requests. Sessions are none of its business.
+ *
+ * Requests and answers are JSON objects, one per line: {"id":7,"op":"clock","time_ns":…} is
+ * answered by {"id":7,"ok":true,…} or {"id":7,"error":"…"}. The host is trusted here; the host
+ * trusts nothing that comes back.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "supervisor/base/err.h"
+
+#define KBM_PORT       "org.kbsup.machine"
+#define KBM_PROTOCOL   1
+#define KBM_LINE_MAX   (1u << 20)
+#define KBM_OUTPUT_MAX (256u << 10) /* of each of a command's two outputs */
+#define KBM_COMMAND_MS 60000	    /* when a request names no time of its own */
+
+/* One request: fills `reply` (an object that already holds the id). */
+typedef int (*kbm_op_fn)(const json_t *request, json_t *reply, struct kb_err *err);
+
+int kbm_identity(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_clock(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_stats(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
+
+/* The machine's one network card: a new address for it, and a way out. */
+int kbm_net_up(const json_t *request, struct kb_err *err);
+int kbm_net_down(struct kb_err *err);
+
+/* Run a program to its end, output discarded; an error unless it exits 0. */
+int kbm_run(const char *const *argv, struct kb_err *err);
+/* Start a program and do not wait for it; kbm_reap() collects those that ended. */
+int kbm_start(const char *const *argv, struct kb_err *err);
+void kbm_reap(void);
+/* A string field of a request, or an error that names it. */
+int kbm_string(const json_t *request, const char *key, const char **ret, struct kb_err *err);
+/* Decode lower-case hex; returns the number of bytes, or a negative error. */
+int kbm_unhex(const char *text, uint8_t *ret, size_t size, struct kb_err *err);

@@ -1,0 +1,123 @@
+#include "hostkey.h"
+
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "supervisor/base/buf.h"
+#include "supervisor/base/str.h"
+#include "supervisor/base/util.h"
+
+#define KEY_SIZE   32
+#define BLOCK_SIZE 8 /* of cipher "none" */
+#define FILE_MAX   4096
+#define LINE_WIDTH 70
+#define KEY_TYPE   "ssh-ed25519"
+
+/* Appending cannot fail but for memory, and then the file comes out short: ssh refuses it. */
+static void put_u32(struct kb_buf *buf, uint32_t v)
+{
+	uint8_t b[4] = {(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v};
+
+	kb_buf_append(buf, b, sizeof(b), NULL);
+}
+
+static void put_string(struct kb_buf *buf, const void *data, size_t len)
+{
+	put_u32(buf, (uint32_t)len);
+	kb_buf_append(buf, data, len, NULL);
+}
+
+static void put_public(struct kb_buf *buf, const uint8_t pub[KEY_SIZE])
+{
+	put_string(buf, KEY_TYPE, strlen(KEY_TYPE));
+	put_string(buf, pub, KEY_SIZE);
+}
+
+static void put_private(struct kb_buf *buf, const uint8_t pub[KEY_SIZE],
+	const uint8_t seed[KEY_SIZE], uint32_t check, const char *comment)
+{
+	uint8_t both[2 * KEY_SIZE];
+
+	memcpy(both, seed, KEY_SIZE);
+	memcpy(both + KEY_SIZE, pub, KEY_SIZE);
+	put_u32(buf, check);
+	put_u32(buf, check);
+	put_public(buf, pub);
+	put_string(buf, both, sizeof(both));
+	put_string(buf, comment, strlen(comment));
+	for (uint8_t pad = 1; kb_buf_len(buf) % BLOCK_SIZE; pad++)
+		kb_buf_append(buf, &pad, 1, NULL);
+	explicit_bzero(both, sizeof(both));
+}
+
+static char *armour(const struct kb_buf *blob)
+{
+	struct kb_buf out KB_BUF_CLEANUP;
+	KB_FREE char *text = kb_base64(kb_buf_data(blob), kb_buf_len(blob));
+
+	kb_buf_init(&out, FILE_MAX);
+	if (!text)
+		return NULL;
+	kb_buf_puts(&out, "-----BEGIN OPENSSH PRIVATE KEY-----\n", NULL);
+	for (const char *p = text; *p; p += strnlen(p, LINE_WIDTH))
+		kb_buf_printf(&out, NULL, "%.*s\n", LINE_WIDTH, p);
+	kb_buf_puts(&out, "-----END OPENSSH PRIVATE KEY-----\n", NULL);
+	return kb_buf_steal_string(&out);
+}
+
+static char *private_file(const uint8_t pub[KEY_SIZE], const uint8_t seed[KEY_SIZE], uint32_t check,
+	const char *comment)
+{
+	static const char magic[] = "openssh-key-v1"; /* its NUL counts */
+	struct kb_buf secret KB_BUF_CLEANUP, blob KB_BUF_CLEANUP, key KB_BUF_CLEANUP;
+
+	kb_buf_init(&secret, FILE_MAX);
+	kb_buf_init(&blob, FILE_MAX);
+	kb_buf_init(&key, FILE_MAX);
+	put_private(&secret, pub, seed, check, comment);
+	put_public(&key, pub);
+	kb_buf_append(&blob, magic, sizeof(magic), NULL);
+	put_string(&blob, "none", 4);
+	put_string(&blob, "none", 4);
+	put_string(&blob, "", 0);
+	put_u32(&blob, 1);
+	put_string(&blob, kb_buf_data(&key), kb_buf_len(&key));
+	put_string(&blob, kb_buf_data(&secret), kb_buf_len(&secret));
+	return armour(&blob);
+}
+
+static char *public_line(const uint8_t pub[KEY_SIZE], const char *comment)
+{
+	struct kb_buf key KB_BUF_CLEANUP;
+	KB_FREE char *text = NULL;
+
+	kb_buf_init(&key, FILE_MAX);
+	put_public(&key, pub);
+	text = kb_base64(kb_buf_data(&key), kb_buf_len(&key));
+	return text ? kb_asprintf(KEY_TYPE " %s %s\n", text, comment) : NULL;
+}
+
+int kb_hostkey_new(const char *comment, char **ret_private, char **ret_public, struct kb_err *err)
+{
+	EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+	uint8_t pub[KEY_SIZE], seed[KEY_SIZE];
+	size_t pub_len = KEY_SIZE, seed_len = KEY_SIZE;
+	uint32_t check;
+	bool good = key && EVP_PKEY_get_raw_public_key(key, pub, &pub_len) &&
+		    EVP_PKEY_get_raw_private_key(key, seed, &seed_len) &&
+		    RAND_bytes((unsigned char *)&check, sizeof(check)) == 1;
+
+	EVP_PKEY_free(key);
+	if (!good)
+		return kb_err_set(err, KB_ERR_FAILED, "an Ed25519 key cannot be made");
+	KB_FREE char *private = private_file(pub, seed, check, comment);
+	KB_FREE char *public = public_line(pub, comment);
+	explicit_bzero(seed, sizeof(seed));
+	if (!private || !public)
+		return kb_err_nomem(err);
+	*ret_private = KB_STEAL(private);
+	*ret_public = KB_STEAL(public);
+	return 0;
+}

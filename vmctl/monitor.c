@@ -1,0 +1,193 @@
+#include "monitor.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+#include "files.h"
+
+#define CONNECT_POLL_MS 2
+#define MIGRATE_POLL_MS 3
+
+struct call {
+	struct kb_vmctl *vm;
+	bool done;
+	json_t *ret;
+	struct kb_err err;
+};
+
+static int try_connect(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	KB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -1;
+	return kb_steal_fd(&fd);
+}
+
+static bool process_ended(int pidfd)
+{
+	struct pollfd p = {pidfd, POLLIN, 0};
+
+	return pidfd >= 0 && poll(&p, 1, 0) == 1;
+}
+
+static int connect_retry(struct kb_vmctl *vm, const char *path, pid_t pid, int64_t timeout_ms,
+	int *ret_fd, struct kb_err *err)
+{
+	KB_CLOSE int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	int64_t deadline = kb_now_mono() + timeout_ms * 1000000;
+	int r = 0;
+
+	if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return kb_err_set(err, KB_ERR_LIMIT, "%s is too long for a socket", path);
+	while (r == 0) {
+		*ret_fd = try_connect(path);
+		if (*ret_fd >= 0)
+			return 0;
+		if (pid > 0 && (pidfd < 0 || process_ended(pidfd)))
+			return kb_err_set(err, KB_ERR_CLOSED, "QEMU ended");
+		if (kb_now_mono() >= deadline)
+			return kb_err_set(err, KB_ERR_TIMEOUT,
+				"QEMU did not open its monitor within %lld ms",
+				(long long)timeout_ms);
+		r = kb_op_sleep(vm, CONNECT_POLL_MS, err);
+	}
+	return r;
+}
+
+int kb_mon_open(struct kb_vmctl *vm, const char *id, const char *name, pid_t pid,
+	int64_t timeout_ms, struct kb_mon *ret, struct kb_err *err)
+{
+	char path[PATH_MAX];
+	int fd = -1, r;
+
+	*ret = (struct kb_mon){.vm = vm};
+	r = kb_vm_path(vm, path, err, "%s/%s/%s.sock", vm->run, id, name);
+	if (r == 0)
+		r = connect_retry(vm, path, pid, timeout_ms, &fd, err);
+	if (r == 0)
+		r = kb_qmp_create(vm->loop, fd, NULL, NULL, &ret->qmp, err);
+	return r;
+}
+
+void kb_mon_close(struct kb_mon *mon)
+{
+	kb_qmp_destroy(KB_STEAL(mon->qmp));
+}
+
+static void on_reply(const json_t *ret, const struct kb_err *err, void *arg)
+{
+	struct call *call = arg;
+
+	call->done = true;
+	if (err)
+		call->err = *err;
+	else
+		call->ret = json_incref((json_t *)ret);
+	kb_loop_stop(call->vm->loop);
+}
+
+static int call_wait(struct kb_mon *mon, const char *command, json_t *args, int fd, json_t **ret,
+	struct kb_err *err)
+{
+	struct call call = {.vm = mon->vm};
+	int r;
+
+	if (!mon->qmp) {
+		json_decref(args);
+		return kb_err_set(err, KB_ERR_CLOSED, "%s: QEMU's monitor is closed", command);
+	}
+	r = kb_qmp_execute(mon->qmp, command, args, fd, KB_MON_COMMAND_MS, on_reply, &call, err);
+	/* The client's own deadlines end it: this one only bounds them all. */
+	if (r == 0)
+		r = kb_op_wait(mon->vm, &call.done,
+			mon->limit_ms ? mon->limit_ms : KB_QMP_GREETING_MS + 2 * KB_MON_COMMAND_MS,
+			command, err);
+	if (r < 0)
+		kb_mon_close(mon); /* the reply would find our stack gone */
+	else if (call.err.code) {
+		if (err)
+			*err = call.err;
+		r = -(int)call.err.code;
+	} else if (ret)
+		*ret = call.ret;
+	else
+		json_decref(call.ret);
+	return r;
+}
+
+int kb_mon_call(
+	struct kb_mon *mon, const char *command, json_t *args, json_t **ret, struct kb_err *err)
+{
+	return call_wait(mon, command, args, -1, ret, err);
+}
+
+int kb_mon_call_fd(
+	struct kb_mon *mon, const char *command, json_t *args, int fd, struct kb_err *err)
+{
+	return call_wait(mon, command, args, fd, NULL, err);
+}
+
+int kb_mon_status(struct kb_mon *mon, char ret[32], struct kb_err *err)
+{
+	KB_JSON json_t *status = NULL;
+	int r = kb_mon_call(mon, "query-status", NULL, &status, err);
+
+	if (r == 0)
+		snprintf(ret, 32, "%s", kb_json_str(status, "status", ""));
+	return r;
+}
+
+int kb_mon_migrated(struct kb_mon *mon, const char *other, int64_t timeout_ms, struct kb_err *err)
+{
+	int64_t deadline = kb_now_mono() + timeout_ms * 1000000;
+	int r = 0;
+
+	while (r == 0) {
+		KB_JSON json_t *info = NULL;
+		const char *status;
+
+		r = kb_mon_call(mon, "query-migrate", NULL, &info, err);
+		if (r < 0)
+			break;
+		status = kb_json_str(info, "status", "none");
+		if (strcmp(status, "completed") == 0 || (other && strcmp(status, other) == 0))
+			return 0;
+		if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)
+			return kb_err_set(err, KB_ERR_FAILED, "QEMU could not move the state: %s",
+				kb_json_str(info, "error-desc", status));
+		if (kb_now_mono() >= deadline)
+			return kb_err_set(err, KB_ERR_TIMEOUT,
+				"the state was not moved within %lld ms (%s)",
+				(long long)timeout_ms, status);
+		r = kb_op_sleep(mon->vm, MIGRATE_POLL_MS, err);
+	}
+	return r;
+}
+
+int kb_mon_human(struct kb_mon *mon, struct kb_err *err, const char *fmt, ...)
+{
+	KB_JSON json_t *ret = NULL;
+	char line[512];
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	r = kb_mon_call(
+		mon, "human-monitor-command", json_pack("{s:s}", "command-line", line), &ret, err);
+	if (r == 0 && json_string_length(ret) > 0)
+		r = kb_err_set(err, KB_ERR_FAILED, "QEMU: %s", json_string_value(ret));
+	return r;
+}

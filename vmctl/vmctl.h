@@ -1,0 +1,181 @@
+/* Machines: disposable virtual machines on QEMU, forked warm from the frozen memory of a base.
+ *
+ * An operation is a straight line of steps and runs to its end in the calling process, on that
+ * process's own loop: it is meant for a short-lived process per operation, so that nothing else
+ * waits for it and killing it is safe at any point. Every wait inside has a deadline and ends early
+ * when the caller cancels. Nothing is remembered between operations but files: what a machine *is*
+ * follows from locks, QMP and the directories below, so machines outlive whoever started them, and
+ * any later operation finds them as they are.
+ *
+ *	STATE/bases/NAME/N/	generation N of a base: root.img vmlinuz initrd base.json
+ *	STATE/bases/NAME/N/template/  the frozen machine that forks start from
+ *	STATE/bases/NAME/current	symbolic link to the generation new machines use
+ *	STATE/machines/NAME/	machine.json host_key[.pub] [suspended/ | memory/]
+ *	STATE/disks/ID		a machine's overlay, or a layer that several build on
+ *	STATE/tmp/ID/		what is being made; its lock tells whether somebody still makes it
+ *	RUN/ID/			a machine's sockets and the pid file that QEMU keeps locked
+ *
+ * Everything appears by rename. Names follow kb_name_valid(). Not thread-safe.
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "supervisor/base/err.h"
+#include "supervisor/base/str.h"
+
+struct kb_vmctl;
+
+#define KB_VM_MEMORY_MIB 512 /* of a template, and of machines started from it */
+#define KB_VM_CPUS	 2
+#define KB_VM_DISK_BYTES (16ull << 30) /* sparse */
+
+struct kb_vmctl_config {
+	const char *state_dir;	     /* absolute; made when missing */
+	const char *run_dir;	     /* absolute and short: sockets live below it */
+	const char *machine_program; /* the static kbsup-machine that bases get */
+	const char *guest_program;   /* the static kbsup-guest that bases get; NULL: none */
+	const char *init_program;    /* the static kbsup-init, beside it; NULL: none */
+	const char *accel;	     /* "kvm", "tcg"; NULL: what a probe machine can boot with */
+	int cancel_fd; /* readable or closed: the operation ends with its work undone; or -1 */
+	/* One step of an operation is starting, or (detail) reports. May be NULL. The strings may
+	 * hold foreign bytes. */
+	void (*progress)(const char *step, const char *detail, void *arg);
+	void *arg;
+};
+
+int kb_vmctl_open(const struct kb_vmctl_config *config, struct kb_vmctl **ret, struct kb_err *err);
+void kb_vmctl_close(struct kb_vmctl *vm); /* NULL is fine; machines go on running */
+
+/* ---- bases ---- */
+
+struct kb_base_spec {
+	const char *name;
+	const char *suite;	     /* NULL: bookworm */
+	const char *user;	     /* NULL: dev. Has uid 1000 and sudo */
+	const char *ssh_key;	     /* a public key line for that user, or NULL */
+	const char *dotfiles;	     /* a directory here, or a repository's URL; or NULL */
+	const char *const *packages; /* further ones; NULL-terminated, or NULL */
+	uint64_t disk_bytes;	     /* 0: KB_VM_DISK_BYTES */
+	unsigned memory_mib, cpus;   /* of the template; 0: the defaults */
+	bool no_template;	     /* leave kb_base_freeze() for later */
+};
+
+struct kb_base_info {
+	char name[KB_NAME_MAX];
+	char user[KB_NAME_MAX];
+	unsigned generation;
+	bool current;	/* new machines start from it */
+	bool frozen;	/* has a template */
+	unsigned users; /* machines that need it */
+	int64_t created_ns;
+	uint64_t disk_bytes; /* what it occupies */
+	unsigned memory_mib, cpus;
+};
+
+/* Build a new generation; it becomes current once it is whole. Machines of older generations keep
+ * theirs; generations nobody needs are removed. */
+int kb_base_create(struct kb_vmctl *vm, const struct kb_base_spec *spec, struct kb_err *err);
+/* Boot the current generation and freeze it as the template that forks start from. */
+int kb_base_freeze(struct kb_vmctl *vm, const char *name, struct kb_err *err);
+/* Refuses (KB_ERR_EXISTS) while machines use any generation. */
+int kb_base_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err);
+typedef void (*kb_base_fn)(const struct kb_base_info *info, void *arg);
+int kb_base_list(struct kb_vmctl *vm, kb_base_fn fn, void *arg, struct kb_err *err);
+
+/* ---- machines ---- */
+
+enum kb_vm_state {
+	KB_VM_STOPPED,	  /* no process, no saved memory */
+	KB_VM_STARTING,	  /* an operation is bringing it up */
+	KB_VM_INCOMPLETE, /* its start was interrupted; starting it again, or deleting it, mends it
+			   */
+	KB_VM_RUNNING,
+	KB_VM_PAUSED,	 /* not executing; resume lets it go on */
+	KB_VM_SUSPENDED, /* its memory is on the disk */
+	KB_VM_NO_SPACE,	 /* halted: the host's disk is full; resume after making room */
+	KB_VM_PANICKED,	 /* its kernel panicked; stop or delete it */
+	KB_VM_CRASHED,	 /* QEMU ended without being told to */
+	KB_VM_HUNG,	 /* QEMU runs but does not answer; stop kills it */
+	KB_VM_STATE_MAX_,
+};
+const char *kb_vm_state_name(enum kb_vm_state state);
+
+struct kb_vm_spec {
+	const char *name;
+	const char *base;   /* NULL: the only one, or "default" */
+	bool cold;	    /* boot instead of forking */
+	bool isolated;	    /* no network but the forwarded ports */
+	const char *bridge; /* a host bridge to join instead of user networking; NULL: none */
+	unsigned memory_mib, cpus; /* 0: the template's; others boot cold */
+};
+
+struct kb_vm_info {
+	char name[KB_NAME_MAX];
+	char id[32];
+	char base[KB_NAME_MAX];
+	char user[KB_NAME_MAX];
+	unsigned generation;
+	enum kb_vm_state state;
+	pid_t pid;	   /* of QEMU, or 0 */
+	unsigned ssh_port; /* on 127.0.0.1; 0 when it has none */
+	bool isolated;
+	char bridge[16];
+	char mac[18];
+	unsigned memory_mib, cpus;
+	int64_t created_ns;
+	uint64_t disk_bytes; /* what the machine alone occupies */
+	uint64_t disk_virtual;
+	uint64_t host_memory; /* resident, shared pages counted in parts; 0 when not running */
+	bool live;	      /* the figures below are there */
+	uint64_t memory_total, memory_available, root_total, root_free;
+	double load1;
+	unsigned guest_cpus;
+	/* How the last operation went, for people and measurements. */
+	int64_t took_ns;
+	bool forked; /* warm, from the template */
+};
+
+/* Create if missing; fork, boot or resume; give it its identity; wait until it answers. Two at
+ * once: one does it, the other waits and finds it running. */
+int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm_info *ret,
+	struct kb_err *err);
+/* Ask the guest, then ACPI, then QEMU, then kill: each with its deadline, shown as progress. `now`
+ * begins with QEMU. */
+int kb_vm_stop(struct kb_vmctl *vm, const char *name, bool now, struct kb_err *err);
+int kb_vm_suspend(struct kb_vmctl *vm, const char *name, struct kb_err *err);
+int kb_vm_resume(struct kb_vmctl *vm, const char *name, struct kb_vm_info *ret, struct kb_err *err);
+/* Fork a running machine, memory and disk, under a new name and identity. *ret_pause_ns is how long
+ * the source stood still. */
+int kb_vm_fork(struct kb_vmctl *vm, const char *name, const char *new_name, int64_t *ret_pause_ns,
+	struct kb_vm_info *ret, struct kb_err *err);
+int kb_vm_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err);
+/* KB_ERR_NOTFOUND for an unknown name. Asks the guest for live figures when `live`, never waiting
+ * more than a second for it. */
+int kb_vm_query(struct kb_vmctl *vm, const char *name, bool live, struct kb_vm_info *ret,
+	struct kb_err *err);
+typedef void (*kb_vm_fn)(const struct kb_vm_info *info, void *arg);
+/* All machines, oldest first. */
+int kb_vm_list(struct kb_vmctl *vm, bool live, kb_vm_fn fn, void *arg, struct kb_err *err);
+/* Change the network of a stopped machine: user networking with a way out, isolated, or bridged. */
+int kb_vm_network(struct kb_vmctl *vm, const char *name, bool isolated, const char *bridge,
+	struct kb_err *err);
+/* Forward a free (0) or given loopback port to a port of a running machine. */
+int kb_vm_forward(struct kb_vmctl *vm, const char *name, unsigned host_port, unsigned guest_port,
+	unsigned *ret_port, struct kb_err *err);
+/* Run a command as root through the machine service and collect its output (each at most 256 KiB;
+ * free both). For set-up and tests; agents run in sessions. */
+int kb_vm_exec(struct kb_vmctl *vm, const char *name, const char *const *argv, int timeout_ms,
+	int *ret_exit, char **ret_out, char **ret_err, struct kb_err *err);
+/* What an ssh client needs besides the port: the private key that opens the machine, and a file
+ * with its one host key under the name M.kbsup. */
+int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX],
+	char ret_known[PATH_MAX], struct kb_err *err);
+/* Where to connect for the serial console, into ret (a sockaddr_un's worth). */
+int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
+/* Remove what interrupted operations left. Called by every operation that creates. */
+int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err);
