@@ -1,0 +1,279 @@
+"""Is what the collector records what happened? The same build is run twice, once under the collector
+and once under strace, and compared call for call: every exec with its arguments and outcome, every
+open with its flags, every name made, moved or deleted, and the tree of processes. TAP.
+
+    truth.py COLLECT_RUN [--bpf]
+"""
+import collections
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+CALLS = ("open,openat,openat2,creat,execve,execveat,unlink,unlinkat,rmdir,rename,renameat,renameat2,"
+         "link,linkat,symlink,symlinkat,mkdir,mkdirat,mknod,mknodat,chmod,fchmodat,truncate,"
+         "chown,lchown,fchownat,connect,bind")
+FORKS = "clone,clone3,fork,vfork"
+
+# Event and the argument that holds the name (the second one is what it becomes).
+SHAPES = {
+    "open": ("open", 0, None), "openat": ("open", 1, None), "openat2": ("open", 1, None),
+    "creat": ("open", 0, None), "unlink": ("unlink", 0, None), "unlinkat": ("unlink", 1, None),
+    "rmdir": ("rmdir", 0, None), "rename": ("rename", 0, 1), "renameat": ("rename", 1, 3),
+    "renameat2": ("rename", 1, 3), "link": ("link", 0, 1), "linkat": ("link", 1, 3),
+    "symlink": ("symlink", 1, 0), "symlinkat": ("symlink", 2, 0), "mkdir": ("mkdir", 0, None),
+    "mkdirat": ("mkdir", 1, None), "mknod": ("mknod", 0, None), "mknodat": ("mknod", 1, None),
+    "chmod": ("chmod", 0, None), "fchmodat": ("chmod", 1, None),
+    "truncate": ("truncate", 0, None), "chown": ("chown", 0, None),
+    "lchown": ("chown", 0, None), "fchownat": ("chown", 1, None),
+}
+FLAGS_AT = {"open": 1, "openat": 2}
+AT_REMOVEDIR = 0x200
+
+MAKEFILE = """\
+objects = $(patsubst %.c,%.o,$(wildcard *.c))
+all: prog libx.a made
+prog: $(objects)
+\tgcc -o $@ $(objects)
+libx.a: $(objects)
+\tar rcs $@ $(objects)
+%.o: %.c
+\tgcc -O1 -c -o $@ $<
+made: prog
+\t./prog | sed s/1/2/ > out.txt; mkdir -p made.d/sub && cp out.txt made.d/sub/copy
+\tln -s sub made.d/link; ln made.d/link/copy made.d/hard; mv made.d/hard made.d/moved
+\tchmod 700 made.d/moved; rm made.d/link; mv made.d made
+\tsh ./steps.sh
+\tcd made && cat sub/../moved ../out.txt /dev/fd/0 < /dev/null > all
+\t-cat nowhere/at/all 2> /dev/null
+"""
+
+STEPS = """\
+#!/bin/sh
+for i in 1 2 3; do
+\t(exec sh -c "exit $i")
+\techo "$i" | while read -r x; do : > "loop-$x"; done
+done
+nosuchcommand 2> /dev/null
+./notexecutable 2> /dev/null
+./script one 'two words' ''
+rm -f loop-*
+true &
+wait
+exit 0
+"""
+
+
+def make_project(where):
+    for i in range(4):
+        with open(os.path.join(where, "f%d.c" % i), "w") as f:
+            f.write("#include <stdio.h>\n#include <stdlib.h>\nint f%d(int x) { return x + %d; }\n"
+                    % (i, i))
+    files = {"main.c": "#include <stdio.h>\nint main(void) { return puts(\"1\") < 0; }\n",
+             "Makefile": MAKEFILE, "steps.sh": STEPS, "notexecutable": "",
+             "script": "#!/bin/sh\nexec true \"$@\"\n"}
+    for name, text in files.items():
+        with open(os.path.join(where, name), "w") as f:
+            f.write(text)
+    os.chmod(os.path.join(where, "script"), 0o755)
+
+
+def unescape(field):
+    return re.sub(rb"\\(?:x([0-9a-f]{2})|(.))",
+                  lambda m: bytes([int(m[1], 16)]) if m[1]
+                  else {b"n": b"\n", b"t": b"\t", b"r": b"\r"}.get(m[2], m[2]), field)
+
+
+def same_names(name):
+    """Names drawn at random, the same in both runs."""
+    return re.sub(rb"(^|/)(cc|st)[A-Za-z0-9]{6}(?![A-Za-z0-9])", rb"\1\2XXXXXX", name)
+
+
+class Run:
+    def __init__(self):
+        self.calls = collections.Counter()
+        self.execs = collections.Counter()
+        self.parent = {}
+        self.programs = collections.defaultdict(list)
+        self.codes = {}
+
+    def call(self, event, names, extra=None):
+        self.calls[(event, tuple(same_names(n) for n in names), extra)] += 1
+
+    def exec(self, pid, path, argv, done):
+        argv = tuple(same_names(a) for a in argv)
+        self.execs[(path, argv, done)] += 1
+        if done:
+            self.programs[pid].append((path, argv))
+
+    def tree(self):
+        """Every process by what it ran and how it ended, with its children: as a value."""
+        children = collections.defaultdict(list)
+        for pid, parent in self.parent.items():
+            children[parent].append(pid)
+
+        def node(pid):
+            below = sorted(node(c) for c in children[pid])
+            return (tuple(self.programs[pid]), self.codes.get(pid, -1), tuple(below))
+
+        roots = [p for p in self.parent if self.parent[p] not in self.parent]
+        return sorted(node(r) for r in roots)
+
+
+def read_collected(path):
+    run = Run()
+    for line in open(path, "rb").read().split(b"\n")[:-1]:
+        fields = line.split(b"\t")
+        event, pid, parent = fields[0].decode(), int(fields[1]), int(fields[2])
+        outcome, code, flags = int(fields[3]), int(fields[6]), int(fields[7], 16)
+        path, path_arg, path2, path2_arg = (unescape(f) for f in fields[9:13])
+        # The first process of a pid namespace has none.
+        if parent or event in ("exec", "exit"):
+            run.parent.setdefault(pid, parent)
+        if event == "exec":
+            if outcome not in (1, 2):
+                raise SystemExit("an exec without an outcome: %r" % line)
+            run.exec(pid, path_arg or path, [unescape(f) for f in fields[14:]], outcome == 1)
+        elif event == "exit":
+            run.codes[pid] = code
+        elif event in {s[0] for s in SHAPES.values()}:
+            names = [path_arg or path]
+            if event in ("rename", "link", "symlink"):
+                names.append(path2_arg or path2)
+            run.call(event, names, flags if event == "open" else None)
+    return run
+
+
+def split_arguments(text):
+    """The arguments of one call as strace -xx -X raw prints them."""
+    out, depth, start, quoted = [], 0, 0, False
+    for i, c in enumerate(text):
+        if c == '"':
+            quoted = not quoted
+        elif not quoted and c in "[{(":
+            depth += 1
+        elif not quoted and c in "]})":
+            if depth == 0:
+                out.append(text[start:i].strip())
+                return out, text[i + 1:]
+            depth -= 1
+        elif not quoted and c == "," and depth == 0:
+            out.append(text[start:i].strip())
+            start = i + 1
+    out.append(text[start:].strip())
+    return out, ""
+
+
+def string(argument):
+    m = re.match(r'"((?:\\x[0-9a-f]{2})*)"', argument)
+    return bytes.fromhex(m[1].replace("\\x", "")) if m else b"?"
+
+
+def strings(argument):
+    return [string(a) for a in re.findall(r'"(?:\\x[0-9a-f]{2})*"', argument)]
+
+
+def read_strace(path, first_parent):
+    run, waiting = Run(), {}
+    for line in open(path):
+        m = re.match(r"(\d+) +(.*)", line)
+        pid, rest = int(m[1]), m[2]
+        if not run.parent:
+            run.parent[pid] = first_parent
+        ended = re.match(r"\+\+\+ exited with (\d+)", rest)
+        killed = re.match(r"\+\+\+ killed by", rest)
+        if ended:
+            run.codes[pid] = int(ended[1])
+        if ended or killed or rest.startswith("---"):
+            continue
+        resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", rest)
+        if resumed:
+            rest = waiting.pop(pid) + resumed[1]
+        elif rest.endswith("<unfinished ...>"):
+            waiting[pid] = rest[:-len("<unfinished ...>")]
+            continue
+        name, _, text = rest.partition("(")
+        args, tail = split_arguments(text)
+        result = re.search(r"= (-?\d+|0x[0-9a-f]+)", tail)
+        add_call(run, pid, name, args, int(result[1], 0) if result else None)
+    return run
+
+
+def add_call(run, pid, name, args, result):
+    if name in ("clone", "fork", "vfork", "clone3"):
+        if result and result > 0:
+            run.parent[result] = pid
+    elif name in ("execve", "execveat"):
+        at = 0 if name == "execve" else 1
+        run.exec(pid, string(args[at]), strings(args[at + 1]), result == 0)
+    elif name in SHAPES:
+        event, first, second = SHAPES[name]
+        names = [string(args[first])]
+        if second is not None:
+            names.append(string(args[second]))
+        if name == "unlinkat" and int(args[2], 0) & AT_REMOVEDIR:
+            event = "rmdir"
+        flags = None
+        if event == "open":
+            flags = int(args[FLAGS_AT[name]], 0) if name in FLAGS_AT else 0
+        run.call(event, names, flags)
+
+
+def report(number, what, problems):
+    print("%s %d - %s" % ("not ok" if problems else "ok", number, what))
+    for p in problems[:20]:
+        print("# %s" % (p,))
+    return bool(problems)
+
+
+def difference(ours, truth):
+    missing, extra = truth - ours, ours - truth
+    return (["missing, %d times: %r" % (n, k) for k, n in missing.items()] +
+            ["too many, %d times: %r" % (n, k) for k, n in extra.items()])
+
+
+def run_in(where, argv):
+    """In a directory of the same name both times, so that the same names are asked for."""
+    shutil.rmtree(where, ignore_errors=True)
+    os.mkdir(where)
+    make_project(where)
+    env = {"PATH": "/usr/bin:/bin", "HOME": where, "LC_ALL": "C"}
+    done = subprocess.run(argv, cwd=where, env=env, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120)
+    if done.returncode:
+        raise SystemExit("%s: %d: %s" % (argv[0], done.returncode, done.stderr.decode()))
+
+
+def main():
+    collect_run = [os.path.abspath(sys.argv[1])] + sys.argv[2:]
+    if not all(shutil.which(p) for p in ("strace", "gcc", "make")):
+        print("1..0 # SKIP strace, gcc and make are needed")
+        return 0
+    able = subprocess.run(collect_run + ["/bin/true"], stderr=subprocess.PIPE)
+    if "--bpf" in collect_run and able.returncode == 99:
+        print("1..0 # SKIP %s" % able.stderr.decode().strip())
+        return 0
+    with tempfile.TemporaryDirectory(prefix="kbsup-truth-") as top:
+        where, ours, truth = (os.path.join(top, n) for n in ("project", "ours", "truth"))
+        run_in(where, collect_run + ["-o", ours, "/usr/bin/make", "-j2"])
+        run_in(where, [shutil.which("strace"), "-f", "-q", "-xx", "-X", "raw", "-s", "65536",
+                       "-e", "trace=" + CALLS + "," + FORKS, "-o", truth,
+                       "/usr/bin/make", "-j2"])
+        ours, truth = read_collected(ours), read_strace(truth, 1)
+    print("1..4")
+    bad = report(1, "%d execs with arguments and outcome" % sum(truth.execs.values()),
+                 difference(ours.execs, truth.execs))
+    bad |= report(2, "%d opens, deletions, renames and so on" % sum(truth.calls.values()),
+                  difference(ours.calls, truth.calls))
+    same = ours.tree() == truth.tree()
+    bad |= report(3, "the tree of %d processes, with every program and exit code"
+                  % len(truth.parent),
+                  [] if same else ["ours: %r" % (ours.tree(),), "truth: %r" % (truth.tree(),)])
+    bad |= report(4, "there was something to compare",
+                  [] if len(truth.parent) > 40 and sum(truth.calls.values()) > 500 else ["too little"])
+    return 0
+
+
+sys.exit(main())

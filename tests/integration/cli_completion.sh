@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Completion in real shells: what each offers for the words so far.
+# shellcheck source=tests/integration/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+export PATH=$BIN:$PATH
+
+# As bash itself would call the script's function. compopt only works inside of a real completion.
+cat >"$WORK/drive.bash" <<'END'
+compopt() { :; }
+source <(kbsup completion bash)
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_kbsup
+printf '%s\n' "${COMPREPLY[@]}"
+END
+
+offered_by_bash() {
+    bash --norc "$WORK/drive.bash" kbsup "$@" 2>&1 | sort | tr '\n' ' ' | sed 's/ $//'
+}
+
+bash_offers() {
+    expect_equal "$(offered_by_bash pol)" policy
+    expect_equal "$(offered_by_bash policy c)" 'check compile'
+    expect_equal "$(offered_by_bash run --lan)" --lane
+    expect_equal "$(offered_by_bash run --lane '')" 'auto bpf notify'
+    expect_equal "$(offered_by_bash run --agent she)" shell
+    expect_equal "$(offered_by_bash run -a she)" shell
+    expect_equal "$(offered_by_bash run --local --na)" --name
+    expect_equal "$(offered_by_bash run --env XDG_STATE_H)" XDG_STATE_HOME
+    expect_equal "$(offered_by_bash policy compile --emit = d)" disasm
+    expect_equal "$(offered_by_bash completion '')" 'bash fish zsh'
+    expect_equal "$(offered_by_bash audit tree '')" 'all last'
+    expect_equal "$(offered_by_bash run -- mkdi | tr ' ' '\n' | grep -x mkdir | head -1)" mkdir
+    mkdir "$WS/sub"
+    touch "$WS/one.policy" "$WS/two.txt"
+    expect_equal "$(offered_by_bash run --policy one)" one.policy
+    expect_equal "$(offered_by_bash policy compile -o tw)" two.txt
+    expect_equal "$(offered_by_bash run --workspace s)" sub
+}
+
+fish_offers() {
+    command -v fish >/dev/null || skip 'fish is not installed'
+    kbsup completion fish >"$WORK/kbsup.fish"
+    fish --no-config -c "source $WORK/kbsup.fish; complete -C 'kbsup pol'" >"$WORK/stdout" 2>&1
+    grep -q '^policy	' "$WORK/stdout" || fail 'policy is not offered'
+    fish --no-config -c "source $WORK/kbsup.fish; complete -C 'kbsup run --lane '" >"$WORK/stdout" 2>&1
+    expect_equal "$(cut -f1 "$WORK/stdout" | sort | tr '\n' ' ')" 'auto bpf notify '
+    fish --no-config -c "source $WORK/kbsup.fish; complete -C 'kbsup run --agent she'" >"$WORK/stdout" 2>&1
+    expect_equal "$(cut -f1 "$WORK/stdout")" shell
+}
+
+zsh_offers() {
+    command -v zsh >/dev/null || skip 'zsh is not installed'
+    kbsup completion zsh >"$WORK/_kbsup"
+    zsh -n "$WORK/_kbsup"
+    # The function is found by its first line, as compinit finds it.
+    # shellcheck disable=SC2016 # zsh expands
+    zsh -f -c 'fpath=('"$WORK"' $fpath); autoload -Uz compinit; compinit -D -u
+        print -r -- $_comps[kbsup]' >"$WORK/stdout" 2>&1
+    expect_equal "$(tail -n 1 "$WORK/stdout")" _kbsup
+}
+
+nothing_is_started() {
+    kbsup __complete session >"$WORK/stdout" 2>"$WORK/stderr"
+    expect_equal "$(cat "$WORK/stderr")" '' 'standard error'
+    [ ! -e "$XDG_RUNTIME_DIR/kbsup/control.sock" ] || fail 'completion started a supervisor'
+}
+
+tap 'bash' bash_offers
+tap 'fish' fish_offers
+tap 'zsh' zsh_offers
+tap 'live names start no supervisor' nothing_is_started
+tap_end

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# `kbsup vm` as people and programs use it.
+# shellcheck disable=SC2016 # single quotes: the machine's shell expands
+. "${0%/*}/lib.sh"
+
+export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/config HOME=$WORK
+kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }
+json() { python3 -c "import json,sys; d=json.load(sys.stdin); print($1)"; }
+
+same "bases" "default True True" "$(kb vm base list --json | json '" ".join(str(x) for x in (d[-1]["name"], d[-1]["current"], d[-1]["frozen"]))')"
+same "no machines" "[]" "$(kb vm list --json | json 'd')"
+contains "start says how" "web forked from default in" "$(kb vm start web 2>&1)"
+same "list" "web running default" "$(kb vm list --json | json '" ".join((d[0]["name"], d[0]["state"], d[0]["base"]))')"
+contains "status has live figures" "live" "$(kb vm status web --json | json 'list(d)')"
+contains "status for people" "running" "$(kb vm status web)"
+same "completion" "web" "$(kb __complete machine | cut -f1)"
+
+kb vm ssh-config web >"$WORK/ssh"
+for _ in $(seq 100); do
+	out=$(ssh -F "$WORK/ssh" -o BatchMode=yes web.kbsup 'echo in $(hostname)' 2>"$WORK/why") && break
+	sleep 0.2
+done
+same "ssh by ssh-config ($(tail -1 "$WORK/why"))" "in web" "$out"
+
+out=$( (
+	sleep 1
+	echo
+	sleep 6
+) | VM_LIMIT=10 kb vm console web) || true # ended by its time
+contains "the console takes and shows" "login:" "$out"
+
+address=$(kb vm forward web 22)
+contains "forward" "127.0.0.1:" "$address"
+contains "what answers there" SSH- "$(timeout 10 bash -c "exec 3<>/dev/tcp/${address/://}; head -c 4 <&3")"
+
+kb vm fork web web2
+same "two" "web web2" "$(kb vm list --json | json '" ".join(m["name"] for m in d)')"
+kb vm suspend web web2
+same "both suspended" "suspended suspended" "$(kb vm list --json | json '" ".join(m["state"] for m in d)')"
+kb vm resume web2
+refused "isolating a running machine" "while it is stopped" kb vm isolate web2
+kb vm stop --now web2
+kb vm isolate web2
+same "isolated" True "$(kb vm status web2 --json | json 'd["isolated"]')"
+refused "an unknown machine" "there is no machine nope" kb vm stop nope
+refused "a bad name" "not a name" kb vm start ../x
+refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web
+kb vm delete web web2
+nothing_left

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Eight clones at once: all usable, no two alike in anything that must differ.
+. "${0%/*}/lib.sh"
+
+names=(c1 c2 c3 c4 c5 c6 c7 c8)
+start=$(date +%s%N)
+for n in "${names[@]}"; do
+	vm start "$n" >"$WORK/$n" &
+done
+wait
+say "eight forks in parallel: $((($(date +%s%N) - start) / 1000000)) ms"
+
+probe='head -c 16 /dev/urandom | od -An -tx1 | tr -d " \n"; echo
+cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address /etc/hostname
+sha256sum </etc/ssh/ssh_host_ed25519_key
+date +%s'
+for n in "${names[@]}"; do
+	guest "$n" "$probe" >"$WORK/$n.id" || fail "$n cannot be used"
+	now=$(date +%s)
+	skew=$((now - $(sed -n 7p "$WORK/$n.id")))
+	[ "${skew#-}" -le 2 ] || fail "$n: its clock is $skew s off"
+done
+what=('random bytes' 'machine-id' 'boot id' 'MAC' 'host name' 'host key')
+for i in 0 1 2 3 4 5; do
+	same "distinct: ${what[i]}" 8 "$(for n in "${names[@]}"; do sed -n "$((i + 1))p" "$WORK/$n.id"; done | sort -u | grep -c .)"
+done
+same "distinct ports" 8 "$(vm list | grep -o 'port=[0-9]*' | sort -u | grep -c .)"
+for n in "${names[@]}"; do
+	[ "$(field "$n" disk)" -le $((1 << 20)) ] || say "$n occupies $(field "$n" disk) bytes"
+	vm delete "$n" &
+done
+wait
+rm -f "$WORK"/c*
+nothing_left

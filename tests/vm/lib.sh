@@ -1,0 +1,103 @@
+# What the machine tests share: a base built once per build directory, private sockets, and a check
+# that nothing stays behind. Sourced with VMTOOL, VMTOOL_MACHINE, VM_SOURCES and VM_CACHE set.
+# shellcheck shell=bash
+set -euo pipefail
+
+# Where `kbsup vm` looks as well, with these two variables.
+VMTOOL_STATE=$VM_CACHE/kbsup/vm
+WORK=$(mktemp -d /tmp/kbvm.XXXXXX)
+VMTOOL_RUN=$WORK/kbsup/vm
+export VMTOOL_STATE VMTOOL_RUN VMTOOL_MACHINE VMTOOL_QUIET=1
+failures=0
+
+vm() { timeout "${VM_LIMIT:-120}" nice -n 5 "$VMTOOL" "$@"; }
+
+say() { printf '%s\n' "$*" >&2; }
+
+fail() {
+	say "FAILED: $*"
+	failures=$((failures + 1))
+}
+
+# same WHAT WANTED GOT
+same() {
+	[ "$2" = "$3" ] || fail "$1: wanted '$2', got '$3'"
+}
+
+# contains WHAT NEEDLE TEXT
+contains() {
+	case $3 in
+	*"$2"*) ;;
+	*) fail "$1: no '$2' in '$3'" ;;
+	esac
+}
+
+# state NAME: what the list says of it
+state() { vm list | awk -v n="$1" '$1 == n { print $2 }'; }
+
+# field NAME KEY: a KEY=VALUE of its line
+field() { vm list | awk -v n="$1" '$1 == n' | tr ' ' '\n' | sed -n "s/^$2=//p"; }
+
+# refused WHAT NEEDLE COMMAND…: it fails, and says so
+refused() {
+	local what=$1 needle=$2 text
+	shift 2
+	if text=$("$@" 2>&1); then
+		fail "$what: it worked"
+	else
+		contains "$what" "$needle" "$text"
+	fi
+}
+
+# guest NAME COMMAND: a shell command inside, as root
+guest() { vm exec "$1" sh -c "$2"; }
+
+# The words of a base change with these files: then it is built anew.
+base_key() { sha256sum "$VMTOOL_MACHINE" "$VM_SOURCES"/{image/setup.sh,image/pack.sh,image/build.c,driver/qemu.c} | sha256sum; }
+
+base_ready() { [ "$(cat "$VM_CACHE/key" 2>/dev/null)" = "$(base_key)" ] && vm base-list | grep -q 'current=1 frozen=1'; }
+
+base_make() {
+	rm -f "$VM_CACHE/key"
+	mkdir -p "$VM_CACHE"
+	for m in $(vm list | awk '{ print $1 }'); do vm delete "$m"; done
+	VMTOOL_QUIET='' VM_LIMIT=900 vm base-create default 2>&1 |
+		sed -E '/packages: (Get|Select|Prepar|Unpack|Setting|Processing|Created|update-)/d' >&2
+	base_key >"$VM_CACHE/key"
+}
+
+# Every machine of the cache: its lock makes them this test's.
+clean() {
+	local m
+	for m in $(vm list 2>/dev/null | awk '{ print $1 }'); do
+		vm delete "$m" >/dev/null 2>&1 || true
+	done
+}
+
+# No process, file, lock or socket of a machine remains.
+nothing_left() {
+	local left
+	vm collect
+	left=$(find "$VMTOOL_STATE"/{machines,disks,tmp} "$VMTOOL_RUN" -mindepth 1 -maxdepth 1)
+	same "files left" '' "$left"
+	left=$(find "$VMTOOL_STATE/locks" -mindepth 1 ! -name '*@*')
+	same "locks left" '' "$left"
+	left=$(pgrep -f "path=$VMTOOL_RUN/" || true)
+	same "processes left" '' "$left"
+}
+
+finish() {
+	local code=$?
+	clean
+	rm -rf "$WORK"
+	[ "$code" -eq 0 ] || exit "$code"
+	[ "$failures" -eq 0 ] || { say "$failures failed"; exit 1; }
+}
+trap finish EXIT
+
+# One test at a time in one cache.
+mkdir -p "$VM_CACHE"
+exec 9>"$VM_CACHE/lock"
+flock 9
+base_ready || base_make
+clean

@@ -1,0 +1,248 @@
+/* Machines from the shell, without a supervisor: one operation of vmctl per run. For tests and
+ * measurements; VMTOOL_STATE and VMTOOL_RUN say where, VMTOOL_MACHINE which machine service. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "supervisor/base/log.h"
+#include "supervisor/base/util.h"
+#include "vmctl/vmctl.h"
+
+static void progress(const char *step, const char *detail, void *arg)
+{
+	const char *quiet = getenv("VMTOOL_QUIET");
+	char line[1024];
+
+	if (!quiet || !*quiet) {
+		kb_escape(line, sizeof(line), detail, strlen(detail));
+		fprintf(stderr, "%7.3f %s: %s\n", (double)(kb_now_mono() - *(int64_t *)arg) / 1e9,
+			step, line);
+	}
+}
+
+static void show(const struct kb_vm_info *i, void *arg)
+{
+	printf("%s %s base=%s/%u pid=%d port=%u disk=%llu pss=%llu forked=%d took_ms=%.1f", i->name,
+		kb_vm_state_name(i->state), i->base, i->generation, i->pid, i->ssh_port,
+		(unsigned long long)i->disk_bytes, (unsigned long long)i->host_memory, i->forked,
+		(double)i->took_ns / 1e6);
+	if (i->live)
+		printf(" memory=%llu/%llu load=%.2f",
+			(unsigned long long)(i->memory_total - i->memory_available) >> 20,
+			(unsigned long long)i->memory_total >> 20, i->load1);
+	printf("\n");
+}
+
+static void show_base(const struct kb_base_info *i, void *arg)
+{
+	printf("%s generation=%u current=%d frozen=%d users=%u disk=%llu\n", i->name, i->generation,
+		i->current, i->frozen, i->users, (unsigned long long)i->disk_bytes);
+}
+
+struct call {
+	struct kb_vmctl *vm;
+	int argc;
+	char **argv; /* after the verb */
+	struct kb_err *err;
+};
+
+static const char *arg_at(const struct call *c, int i)
+{
+	return i < c->argc ? c->argv[i] : NULL;
+}
+
+static int base_create(struct call *c)
+{
+	struct kb_base_spec spec = {.name = arg_at(c, 0),
+		.ssh_key = getenv("VMTOOL_SSH_KEY"),
+		.dotfiles = arg_at(c, 1)};
+
+	return kb_base_create(c->vm, &spec, c->err);
+}
+
+static int base_list(struct call *c)
+{
+	return kb_base_list(c->vm, show_base, NULL, c->err);
+}
+
+static int base_delete(struct call *c)
+{
+	return kb_base_delete(c->vm, arg_at(c, 0), c->err);
+}
+
+static int start(struct call *c)
+{
+	const char *how = arg_at(c, 1);
+	struct kb_vm_spec spec = {.name = arg_at(c, 0),
+		.cold = how && strcmp(how, "cold") == 0,
+		.isolated = how && strcmp(how, "isolated") == 0};
+	struct kb_vm_info info;
+	int r = kb_vm_start(c->vm, &spec, &info, c->err);
+
+	if (r == 0)
+		show(&info, NULL);
+	return r;
+}
+
+static int stop(struct call *c)
+{
+	return kb_vm_stop(c->vm, arg_at(c, 0), arg_at(c, 1) != NULL, c->err);
+}
+
+static int suspend(struct call *c)
+{
+	return kb_vm_suspend(c->vm, arg_at(c, 0), c->err);
+}
+
+static int resume(struct call *c)
+{
+	struct kb_vm_info info;
+	int r = kb_vm_resume(c->vm, arg_at(c, 0), &info, c->err);
+
+	if (r == 0)
+		show(&info, NULL);
+	return r;
+}
+
+static int fork_machine(struct call *c)
+{
+	struct kb_vm_info info;
+	int64_t pause;
+	int r = kb_vm_fork(c->vm, arg_at(c, 0), arg_at(c, 1), &pause, &info, c->err);
+
+	if (r < 0)
+		return r;
+	printf("pause_ms=%.1f ", (double)pause / 1e6);
+	show(&info, NULL);
+	return 0;
+}
+
+static int delete (struct call *c)
+{
+	return kb_vm_delete(c->vm, arg_at(c, 0), c->err);
+}
+
+static int list(struct call *c)
+{
+	return kb_vm_list(c->vm, arg_at(c, 0) != NULL, show, NULL, c->err);
+}
+
+static int status(struct call *c)
+{
+	struct kb_vm_info info;
+	int r = kb_vm_query(c->vm, arg_at(c, 0), true, &info, c->err);
+
+	if (r == 0)
+		show(&info, NULL);
+	return r;
+}
+
+static int forward(struct call *c)
+{
+	unsigned port;
+	int r = kb_vm_forward(c->vm, arg_at(c, 0), 0, (unsigned)atoi(arg_at(c, 1)), &port, c->err);
+
+	if (r == 0)
+		printf("%u\n", port);
+	return r;
+}
+
+static int exec(struct call *c)
+{
+	char *out = NULL, *errs = NULL;
+	int code = 0;
+	int r = kb_vm_exec(c->vm, arg_at(c, 0), (const char *const *)c->argv + 1, 60000, &code,
+		&out, &errs, c->err);
+
+	if (r == 0) {
+		fputs(out, stdout);
+		fputs(errs, stderr);
+	}
+	free(out);
+	free(errs);
+	return r < 0 ? r : code;
+}
+
+static int console(struct call *c)
+{
+	char path[108];
+	int r = kb_vm_console_path(c->vm, arg_at(c, 0), path, c->err);
+
+	if (r == 0)
+		puts(path);
+	return r;
+}
+
+static int collect(struct call *c)
+{
+	return kb_vmctl_collect_garbage(c->vm, c->err);
+}
+
+static const struct {
+	const char *verb;
+	int (*fn)(struct call *c);
+	int args;
+} verbs[] = {
+	{"base-create", base_create, 1},
+	{"base-list", base_list, 0},
+	{"base-delete", base_delete, 1},
+	{"start", start, 1},
+	{"stop", stop, 1},
+	{"suspend", suspend, 1},
+	{"resume", resume, 1},
+	{"fork", fork_machine, 2},
+	{"delete", delete, 1},
+	{"list", list, 0},
+	{"status", status, 1},
+	{"forward", forward, 2},
+	{"exec", exec, 2},
+	{"console", console, 1},
+	{"collect", collect, 0},
+};
+
+/* A descriptor that becomes readable with the first SIGINT or SIGTERM: the operation is cancelled
+ * and puts things back, instead of dying where it stands. */
+static int cancel_on_signal(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+int main(int argc, char **argv)
+{
+	int64_t start_ns = kb_now_mono();
+	struct kb_err err = {0};
+	struct kb_vmctl_config config = {.state_dir = getenv("VMTOOL_STATE"),
+		.run_dir = getenv("VMTOOL_RUN"),
+		.machine_program = getenv("VMTOOL_MACHINE"),
+		.accel = "tcg",
+		.cancel_fd = cancel_on_signal(),
+		.progress = progress,
+		.arg = &start_ns};
+	struct call call = {.argc = argc - 2, .argv = argv + 2, .err = &err};
+	int r = -KB_ERR_USAGE;
+
+	kb_log_init("vmtool");
+	if (!config.state_dir || !config.run_dir || argc < 2) {
+		fprintf(stderr, "usage: VMTOOL_STATE=… VMTOOL_RUN=… vmtool VERB [NAME …]\n");
+		return 2;
+	}
+	if (kb_vmctl_open(&config, &call.vm, &err) < 0)
+		goto out;
+	for (size_t i = 0; i < KB_ARRAY_LEN(verbs); i++)
+		if (strcmp(argv[1], verbs[i].verb) == 0 && call.argc >= verbs[i].args)
+			r = verbs[i].fn(&call);
+	kb_vmctl_close(call.vm);
+out:
+	if (err.code)
+		fprintf(stderr, "vmtool: %s\n%s%s", err.msg, err.hint, *err.hint ? "\n" : "");
+	return err.code ? 1 : r < 0 ? 2 : r;
+}
