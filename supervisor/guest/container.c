@@ -311,6 +311,18 @@ static void init_exited(struct kb_container *c, int status)
 	}
 }
 
+/* Init can die before it told us its pid, and then its exit says nothing to us: but with the
+ * runtime done and no child left, there is no container. */
+static void check_alive(struct kb_container *c)
+{
+	struct kb_err err = {0};
+
+	if (c->state >= STATE_STOPPING || c->runtime != 0 || has_children())
+		return;
+	kb_err_set(&err, KB_ERR_FAILED, "the session's init ended before it could report");
+	stop_for(c, &err);
+}
+
 static void on_child(int signo, void *arg)
 {
 	struct kb_container *c = arg;
@@ -323,6 +335,7 @@ static void on_child(int signo, void *arg)
 		else if (pid == c->init)
 			init_exited(c, status);
 	}
+	check_alive(c);
 	check_gone(c);
 }
 

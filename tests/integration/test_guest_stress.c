@@ -85,6 +85,23 @@ static void test_stops(void **state)
 	fixture_assert_clean(f);
 }
 
+/* Says whom, for the reader of a failed run. */
+static void kill_one(pid_t pid)
+{
+	char path[32], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	f = fopen(path, "re");
+	if (f) {
+		if (fgets(name, sizeof(name), f))
+			name[strcspn(name, "\n")] = '\0';
+		fclose(f);
+	}
+	fprintf(stderr, "SIGKILL to %s(%d)\n", name, (int)pid);
+	kill(pid, SIGKILL);
+}
+
 static void test_kills(void **state)
 {
 	struct fixture *f = *state;
@@ -98,7 +115,7 @@ static void test_kills(void **state)
 
 		fl_run_for(f->link, (int)(rand_r(&seed) % WINDOW_MS));
 		n = fixture_descendants(f, pids, PIDS_MAX);
-		kill(pids[rand_r(&seed) % n], SIGKILL);
+		kill_one(pids[rand_r(&seed) % n]);
 		if (!fl_wait_ended_or_closed(a) || !fl_wait_ended_or_closed(b))
 			fixture_reopen(f);
 		fixture_assert_clean(f);
