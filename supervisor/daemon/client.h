@@ -120,7 +120,8 @@ struct kb_process {
 struct kb_run {
 	const char *name; /* NULL: one is made */
 	const char *agent, *machine;
-	const char *workspace; /* absolute */
+	const char *transport, *address; /* of any machine but `local`; else NULL */
+	const char *workspace;		 /* absolute */
 	const char *home, *user;
 	struct kb_process process;
 	const uint8_t *bundle;

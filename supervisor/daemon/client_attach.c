@@ -305,6 +305,9 @@ static void fill_run(
 	m->name = (char *)run->name;
 	m->agent = (char *)run->agent;
 	m->machine = (char *)run->machine;
+	m->transport = (char *)run->transport;
+	m->has_address = run->address != NULL;
+	m->address = kb_bytes_of(run->address);
 	m->workspace = kb_bytes_of(run->workspace);
 	m->home = kb_bytes_of(run->home);
 	m->user = (char *)run->user;

@@ -18,6 +18,7 @@ struct options {
 	bool foreground, daemon, help, version;
 	uint64_t ready_fd;
 	const char *role, *store;
+	struct kb_link_options link;
 };
 
 static const char usage[] =
@@ -34,7 +35,7 @@ static const char usage[] =
 
 static int run_link(const struct options *o)
 {
-	return kb_link_role(KB_ROLE_FD);
+	return kb_link_role(KB_ROLE_FD, &o->link);
 }
 
 static int run_store(const struct options *o)
@@ -84,8 +85,10 @@ static int parse(int argc, char **argv, struct options *o)
 	static const struct option longs[] = {{"foreground", no_argument, NULL, 'f'},
 		{"daemon", no_argument, NULL, 'd'}, {"ready-fd", required_argument, NULL, 'r'},
 		{"role", required_argument, NULL, 'R'}, {"store", required_argument, NULL, 's'},
-		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
-		{NULL, 0, NULL, 0}};
+		{"machine", required_argument, NULL, 'm'},
+		{"transport", required_argument, NULL, 't'},
+		{"address", required_argument, NULL, 'a'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -97,6 +100,12 @@ static int parse(int argc, char **argv, struct options *o)
 			o->role = optarg;
 		if (c == 's')
 			o->store = optarg;
+		if (c == 'm')
+			o->link.machine = optarg;
+		if (c == 't')
+			o->link.transport = optarg;
+		if (c == 'a')
+			o->link.address = optarg;
 		if (c == '?' || (c == 'r' && !kb_parse_u64(optarg, &o->ready_fd)))
 			return -1;
 	}
@@ -105,7 +114,9 @@ static int parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.ready_fd = UINT64_MAX, .store = ""};
+	struct options o = {.ready_fd = UINT64_MAX,
+		.store = "",
+		.link = {.machine = "local", .transport = "pipe", .address = ""}};
 	struct kb_main_options main_options = {.ready_fd = -1};
 
 	if (parse(argc, argv, &o) < 0) {

@@ -17,7 +17,7 @@
 #include "supervisor/base/util.h"
 
 #define ACCEPTS_PER_WAKE 16
-#define STOP_STEP_MS	 60000 /* sessions, link, store: each step of a stop has so long */
+#define STOP_STEP_MS	 60000 /* sessions, links, store: each step of a stop has so long */
 #define LOG_KEEP	 (4u << 20)
 
 /* ---- Leaving --------------------------------------------------------------------------------- */
@@ -31,22 +31,6 @@ static void close_listener(struct kb_main *m)
 	kb_close(&m->listener);
 }
 
-static void stop_link(struct kb_main *m)
-{
-	Kb__Role__LinkShutdown shutdown = KB__ROLE__LINK_SHUTDOWN__INIT;
-	Kb__Role__ToLink msg = KB__ROLE__TO_LINK__INIT;
-
-	m->stopping = KB_STOPS_LINK;
-	if (!m->link)
-		return;
-	shutdown.reason = m->stop_reason;
-	msg.body_case = KB__ROLE__TO_LINK__BODY_SHUTDOWN;
-	msg.shutdown = &shutdown;
-	m->link->expected = true;
-	if (kb_process_send(m->link, &msg.base, -1, NULL) < 0)
-		kb_process_close(m->link);
-}
-
 static void stop_store(struct kb_main *m)
 {
 	m->stopping = KB_STOPS_STORE;
@@ -56,14 +40,16 @@ static void stop_store(struct kb_main *m)
 	kb_process_close(m->store);
 }
 
-/* One step after the other: sessions, the link, the store. */
+/* One step after the other: sessions, the links, the store. */
 static void proceed_stop(struct kb_main *m)
 {
 	enum kb_stopping before = m->stopping;
 
 	if (m->stopping == KB_STOPS_SESSIONS && m->n_lives == 0)
-		stop_link(m);
-	if (m->stopping == KB_STOPS_LINK && !m->link)
+		m->stopping = KB_STOPS_LINKS;
+	if (m->stopping == KB_STOPS_LINKS && before != KB_STOPS_LINKS)
+		kb_places_shut_down(m);
+	if (m->stopping == KB_STOPS_LINKS && !kb_places_linked(m))
 		stop_store(m);
 	if (m->stopping == KB_STOPS_STORE && !m->store)
 		kb_loop_stop(m->loop);
@@ -233,6 +219,8 @@ static int set_up(struct kb_main *m, const struct kb_main_options *options, stru
 		r = kb_listen_open(&m->dirs, &m->listener, &m->activated, err);
 	if (r == 0)
 		r = watch(m, err);
+	if (r == 0)
+		r = kb_places_init(m, err);
 	return r;
 }
 
@@ -246,7 +234,7 @@ static void tear_down(struct kb_main *m)
 	kb_source_destroy(m->idle);
 	kb_source_destroy(m->stop_timer);
 	kb_source_destroy(m->respawn);
-	kb_machine_facts_finish(&m->facts);
+	kb_places_finish(m);
 	kb_loop_destroy(m->loop);
 	kb_close(&m->lock); /* last: whoever waits for it finds nothing of us */
 }
@@ -268,6 +256,7 @@ int kb_main_run(const struct kb_main_options *options)
 	TAILQ_INIT(&m.conns);
 	TAILQ_INIT(&m.lives);
 	TAILQ_INIT(&m.processes);
+	TAILQ_INIT(&m.places);
 	r = set_up(&m, options, &err);
 	kb_ready_tell(options->ready_fd, r < 0 ? &err : NULL);
 	if (options->ready_fd >= 0)

@@ -6,7 +6,8 @@
  *	conn.c		one connection of a client; requests.c: its requests
  *	session.c	the sessions' state × event table; session_msg.c: their messages
  *	process.c	role processes: start, loss, restart
- *	peers.c		what store, link and reader say
+ *	peers.c		what store and reader say
+ *	places.c	the machines sessions run on, and what their links say
  */
 #pragma once
 
@@ -32,6 +33,7 @@
 #define KB_MACHINE_LOCAL "local"
 
 struct kb_main;
+struct kb_place;
 struct kb_role_process;
 struct kb_conn;
 struct kb_live;
@@ -64,11 +66,13 @@ struct kb_role_process {
 	int64_t started;
 	struct kb_err last_words; /* why it says it ended; code 0: nothing said */
 	struct kb_source *timer;  /* ends a process that closed its channel and stays */
+	struct kb_place *place;	  /* link: of which machine */
 	struct kb_conn *conn;	  /* reader: who asked, and with which request */
 	uint32_t request;
 };
 
-int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind,
+/* args: what the role is told on its command line besides, NULL-terminated; NULL: nothing. */
+int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind, const char *const *args,
 	struct kb_role_process **ret, struct kb_err *err);
 int kb_process_send(
 	struct kb_role_process *p, const ProtobufCMessage *msg, int fd, struct kb_err *err);
@@ -78,16 +82,9 @@ void kb_process_kill(struct kb_role_process *p, int signo);
 /* SIGCHLD. */
 void kb_process_reap_all(struct kb_main *m);
 
-/* ---- Peers (peers.c) ------------------------------------------------------------------------- */
+/* ---- Places (places.c) ----------------------------------------------------------------------- */
 
-/* Start what is missing of store and link and connect them. */
-void kb_peers_ensure(struct kb_main *m);
-/* Both are up: a session can be launched. */
-bool kb_peers_ready(const struct kb_main *m);
-int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskRequest *ask, int fd,
-	struct kb_err *err);
-
-/* What the guest of `local` said of itself. */
+/* What a machine's guest said of itself. */
 struct kb_machine_facts {
 	char *runtime, *runtime_why, *kernel;
 	uint32_t landlock_abi, arch;
@@ -96,7 +93,42 @@ struct kb_machine_facts {
 	char **limits_missing;
 	size_t n_limits_missing;
 };
-void kb_machine_facts_finish(struct kb_machine_facts *facts);
+
+/* A machine as main knows it: how it is reached, and its link. `local` is always there; another one
+ * while it has sessions, and a while after, so that the next one finds its link up. */
+struct kb_place {
+	struct kb_main *main;
+	TAILQ_ENTRY(kb_place) entry;
+	char *name, *transport, *address; /* of `local`, the latter two are "pipe" and "" */
+	struct kb_role_process *link;	  /* NULL: none now */
+	unsigned failures;		  /* the link died while starting, in a row */
+	unsigned lives;			  /* sessions that have not ended */
+	struct kb_source *idle;		  /* without sessions the link leaves; not `local`'s */
+	struct kb_machine_facts facts;
+};
+
+int kb_places_init(struct kb_main *m, struct kb_err *err);
+void kb_places_finish(struct kb_main *m);
+struct kb_place *kb_place_local(const struct kb_main *m);
+/* The one that a run names, made when missing. KB_ERR_EXISTS when a machine of that name has
+ * sessions and is reached differently. */
+int kb_place_find(struct kb_main *m, const Kb__Control__RunRequest *run, struct kb_place **ret,
+	struct kb_err *err);
+bool kb_place_is_local(const struct kb_place *place);
+/* `local`, or one that a session waits for. */
+bool kb_place_is_needed(const struct kb_place *place);
+/* A session more, or one less, on it. */
+void kb_place_enter(struct kb_place *place);
+void kb_place_leave(struct kb_place *place);
+/* Its link runs, or is started. */
+int kb_place_ensure(struct kb_place *place, struct kb_err *err);
+/* Store and link are up: a session can be launched. */
+bool kb_place_ready(const struct kb_place *place);
+/* Connect every link with the store, which is new. */
+void kb_places_use_store(struct kb_main *m);
+/* Ask all links to leave; and whether any is still there. */
+void kb_places_shut_down(struct kb_main *m);
+bool kb_places_linked(const struct kb_main *m);
 
 /* ---- main ------------------------------------------------------------------------------------ */
 
@@ -115,10 +147,10 @@ struct kb_main {
 	size_t n_lives;
 	TAILQ_HEAD(kb_processes, kb_role_process) processes;
 	uint32_t last_number;
-	struct kb_role_process *store, *link; /* NULL: none now */
-	unsigned failures;		      /* store or link died while starting, in a row */
-	struct kb_machine_facts facts;
-	enum kb_stopping { KB_RUNS, KB_STOPS_SESSIONS, KB_STOPS_LINK, KB_STOPS_STORE } stopping;
+	struct kb_role_process *store; /* NULL: none now */
+	unsigned failures;	       /* the store died while starting, in a row */
+	TAILQ_HEAD(kb_places, kb_place) places;
+	enum kb_stopping { KB_RUNS, KB_STOPS_SESSIONS, KB_STOPS_LINKS, KB_STOPS_STORE } stopping;
 	char stop_reason[128];
 	int exit_status;
 };
@@ -186,6 +218,18 @@ enum kb_live_event {
 	KB_EVENTS_,
 };
 
+/* ---- Peers (peers.c) ------------------------------------------------------------------------- */
+
+/* Start what is missing of the store and of the links that are needed, and connect them. */
+void kb_peers_ensure(struct kb_main *m);
+/* A role was lost: later, and not too often, kb_peers_ensure(). failures: in a row. */
+void kb_peers_respawn(struct kb_main *m, unsigned failures);
+/* An event for every session that is (place not NULL) of this place and (queued) not launched. */
+void kb_peers_tell(struct kb_main *m, const struct kb_place *place, bool queued,
+	enum kb_live_event event, const struct kb_err *why);
+int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskRequest *ask, int fd,
+	struct kb_err *err);
+
 /* A request that is answered when the session is over; or an exec's, answered only when it fails.
  */
 struct kb_watch {
@@ -201,7 +245,8 @@ struct kb_live {
 	uint8_t id[KB_ULID_SIZE];
 	char id_text[KB_ULID_TEXT];
 	char name[KB_NAME_MAX];
-	char *agent, *machine, *user;
+	char *agent, *user;
+	struct kb_place *place; /* the machine it runs on */
 	ProtobufCBinaryData workspace;
 	enum kb_live_state state;
 	struct kb_role_process *link, *store; /* the very ones it lives on; NULL: lost or not yet */

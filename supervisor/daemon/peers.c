@@ -1,5 +1,5 @@
-/* store, link and readers as main knows them: what they say, what their loss means, and how they
- * come back. */
+/* store and readers as main knows them: what they say, what their loss means, and how they come
+ * back. For links see places.c. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,125 +14,74 @@
 #define RESPAWN_MS  200 /* after the first failure; doubles */
 #define RESPAWN_MAX 5	/* failures in a row, then only a new request tries again */
 
-static const struct kb_process_kind store_kind, link_kind, reader_kind;
+static const struct kb_process_kind store_kind, reader_kind;
 
-static void all_lives(struct kb_main *m, enum kb_live_event event, const struct kb_err *why,
-	bool (*concerns)(const struct kb_live *live, const void *arg), const void *arg)
+void kb_peers_tell(struct kb_main *m, const struct kb_place *place, bool queued,
+	enum kb_live_event event, const struct kb_err *why)
 {
 	struct kb_live *live, *next;
 
 	for (live = TAILQ_FIRST(&m->lives); live; live = next) {
 		next = TAILQ_NEXT(live, entry);
-		if (concerns(live, arg))
+		if ((!place || live->place == place) && (!queued || live->state == KB_LIVE_QUEUED))
 			kb_live_event(live, event, why);
 	}
 }
 
-static bool is_queued(const struct kb_live *live, const void *arg)
-{
-	return live->state == KB_LIVE_QUEUED;
-}
-
-static bool on_store(const struct kb_live *live, const void *store)
-{
-	return live->store == store;
-}
-
-static bool on_link(const struct kb_live *live, const void *link)
-{
-	return live->link == link;
-}
-
 /* ---- Coming up ------------------------------------------------------------------------------- */
-
-/* A channel of their own: what records say never passes through main. */
-static int connect_store_and_link(struct kb_main *m, struct kb_err *err)
-{
-	Kb__Role__AddLink add = KB__ROLE__ADD_LINK__INIT;
-	Kb__Role__UseStore use = KB__ROLE__USE_STORE__INIT;
-	Kb__Role__ToStore to_store = KB__ROLE__TO_STORE__INIT;
-	Kb__Role__ToLink to_link = KB__ROLE__TO_LINK__INIT;
-	int pair[2], r = kb_fd_socketpair(false, pair, err);
-
-	if (r < 0)
-		return r;
-	add.link = m->link->number;
-	to_store.body_case = KB__ROLE__TO_STORE__BODY_LINK;
-	to_store.link = &add;
-	to_link.body_case = KB__ROLE__TO_LINK__BODY_STORE;
-	to_link.store = &use;
-	r = kb_process_send(m->store, &to_store.base, pair[0], err);
-	if (r == 0)
-		r = kb_process_send(m->link, &to_link.base, pair[1], err);
-	kb_close(&pair[0]);
-	kb_close(&pair[1]);
-	return r;
-}
-
-static int start_missing(struct kb_main *m, struct kb_err *err)
-{
-	bool fresh = !m->store || !m->link;
-	int r = 0;
-
-	if (!m->store)
-		r = kb_process_start(m, &store_kind, &m->store, err);
-	if (r == 0 && !m->link)
-		r = kb_process_start(m, &link_kind, &m->link, err);
-	return r == 0 && fresh ? connect_store_and_link(m, err) : r;
-}
 
 void kb_peers_ensure(struct kb_main *m)
 {
+	struct kb_place *place, *next;
 	struct kb_err err;
-
-	if (m->stopping != KB_RUNS || start_missing(m, &err) == 0)
-		return;
-	kb_log_error("%s", err.msg);
-	all_lives(m, KB_EV_FAILED, &err, is_queued, NULL);
-}
-
-bool kb_peers_ready(const struct kb_main *m)
-{
-	return m->store && m->link && m->store->state == KB_PROCESS_UP &&
-	       m->link->state == KB_PROCESS_UP;
-}
-
-static void came_up(struct kb_role_process *p)
-{
-	struct kb_main *m = p->main;
-
-	p->state = KB_PROCESS_UP;
-	kb_log_info("%s (pid %d) is up after %lld ms", p->kind->role, (int)p->pid,
-		(long long)(kb_now_mono() - p->started) / 1000000);
-	if (!kb_peers_ready(m))
-		return;
-	m->failures = 0;
-	all_lives(m, KB_EV_READY, NULL, is_queued, NULL);
-}
-
-/* Lost before it was up: whoever waits for it hears why. Then it is tried again, not too often. */
-static void respawn(struct kb_role_process *p, const struct kb_err *why)
-{
-	struct kb_main *m = p->main;
 
 	if (m->stopping != KB_RUNS)
 		return;
-	if (p->state == KB_PROCESS_STARTING) {
-		m->failures++;
-		all_lives(m, KB_EV_FAILED, why, is_queued, NULL);
+	if (!m->store) {
+		if (kb_process_start(m, &store_kind, NULL, &m->store, &err) < 0) {
+			kb_log_error("%s", err.msg);
+			kb_peers_tell(m, NULL, true, KB_EV_FAILED, &err);
+			return;
+		}
+		kb_places_use_store(m);
 	}
-	if (m->failures < RESPAWN_MAX)
-		(void)kb_source_arm(m->respawn, m->failures ? RESPAWN_MS << m->failures : 0, NULL);
+	for (place = TAILQ_FIRST(&m->places); place; place = next) {
+		next = TAILQ_NEXT(place, entry);
+		if (!kb_place_is_needed(place) || kb_place_ensure(place, &err) == 0)
+			continue;
+		kb_log_error("%s", err.msg);
+		kb_peers_tell(m, place, true, KB_EV_FAILED, &err);
+	}
+}
+
+void kb_peers_respawn(struct kb_main *m, unsigned failures)
+{
+	if (m->stopping == KB_RUNS && failures < RESPAWN_MAX)
+		(void)kb_source_arm(m->respawn, failures ? RESPAWN_MS << failures : 0, NULL);
 }
 
 /* ---- store ----------------------------------------------------------------------------------- */
+
+static void store_up(struct kb_role_process *p)
+{
+	struct kb_main *m = p->main;
+	struct kb_place *place;
+
+	p->state = KB_PROCESS_UP;
+	m->failures = 0;
+	kb_log_info("%s (pid %d) is up after %lld ms", p->kind->role, (int)p->pid,
+		(long long)(kb_now_mono() - p->started) / 1000000);
+	TAILQ_FOREACH(place, &m->places, entry)
+		if (kb_place_ready(place))
+			kb_peers_tell(m, place, true, KB_EV_READY, NULL);
+}
 
 static int on_store_ready(struct kb_role_process *p, const Kb__Role__StoreReady *msg)
 {
 	if (msg->error)
 		kb_role_error_read(msg->error, &p->last_words);
 	else
-		came_up(p);
+		store_up(p);
 	return 0;
 }
 
@@ -190,180 +139,26 @@ static int store_message(
 	return r;
 }
 
+/* Lost before it was up: whoever waits for it hears why. */
 static void store_gone(struct kb_role_process *p, const struct kb_err *why)
 {
 	struct kb_main *m = p->main;
+	struct kb_live *live, *next;
 
 	m->store = NULL;
-	all_lives(m, KB_EV_STORE_LOST, why, on_store, p);
-	respawn(p, why);
+	for (live = TAILQ_FIRST(&m->lives); live; live = next) {
+		next = TAILQ_NEXT(live, entry);
+		if (live->store == p)
+			kb_live_event(live, KB_EV_STORE_LOST, why);
+	}
+	if (p->state == KB_PROCESS_STARTING && m->stopping == KB_RUNS) {
+		m->failures++;
+		kb_peers_tell(m, NULL, true, KB_EV_FAILED, why);
+	}
+	kb_peers_respawn(m, m->failures);
 }
 
 static const struct kb_process_kind store_kind = {"store", 0, store_message, store_gone};
-
-/* ---- link ------------------------------------------------------------------------------------ */
-
-void kb_machine_facts_finish(struct kb_machine_facts *facts)
-{
-	free(facts->runtime);
-	free(facts->runtime_why);
-	free(facts->kernel);
-	for (size_t i = 0; i < facts->n_limits_missing; i++)
-		free(facts->limits_missing[i]);
-	free(facts->limits_missing);
-	*facts = (struct kb_machine_facts){0};
-}
-
-static char *copy_text(const char *text)
-{
-	return text ? strdup(text) : NULL;
-}
-
-static void keep_facts(struct kb_machine_facts *facts, const Kb__Role__LinkReady *msg)
-{
-	kb_machine_facts_finish(facts);
-	facts->runtime = copy_text(msg->runtime);
-	facts->runtime_why = copy_text(msg->runtime_why);
-	facts->kernel = copy_text(msg->kernel);
-	facts->landlock_abi = msg->landlock_abi;
-	facts->arch = msg->arch;
-	facts->rootless = msg->rootless;
-	facts->guest_pid = (pid_t)msg->guest_pid;
-	facts->limits_missing = calloc(msg->n_limits_missing + 1, sizeof(char *));
-	for (size_t i = 0; facts->limits_missing && i < msg->n_limits_missing; i++) {
-		char *line = strdup(msg->limits_missing[i]);
-
-		if (line)
-			facts->limits_missing[facts->n_limits_missing++] = line;
-	}
-}
-
-static void on_link_ready(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	if (msg->ready->error) {
-		kb_role_error_read(msg->ready->error, &p->last_words);
-		return;
-	}
-	keep_facts(&p->main->facts, msg->ready);
-	came_up(p);
-}
-
-static void on_link_lost(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	kb_role_error_read(msg->lost->error, &p->last_words);
-}
-
-/* The session of a message, if it is this link's. */
-static struct kb_live *live_of(struct kb_role_process *p, ProtobufCBinaryData id)
-{
-	struct kb_live *live = kb_live_by_id(p->main, id);
-
-	return live && live->link == p ? live : NULL;
-}
-
-static void on_started(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->started->session);
-
-	if (live && msg->started->process_id == 0)
-		kb_live_event(live, KB_EV_STARTED, NULL);
-}
-
-static void on_failed(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->failed->session);
-	struct kb_err err = {0};
-
-	kb_role_error_read(msg->failed->error, &err);
-	if (live && msg->failed->process_id == 0) {
-		live->last_seq = msg->failed->last_seq;
-		kb_live_event(live, KB_EV_FAILED, &err);
-	} else if (live) {
-		kb_live_exec_over(live, msg->failed->process_id, &err);
-	}
-}
-
-static void on_exited(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->exited->session);
-
-	if (live && msg->exited->process_id != 0)
-		kb_live_exec_over(live, msg->exited->process_id, NULL);
-}
-
-static void on_ended(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->ended->session);
-	struct kb_err why;
-
-	if (!live)
-		return;
-	live->exit_code = msg->ended->exit_code;
-	live->signal = msg->ended->signal;
-	live->last_seq = msg->ended->last_seq;
-	if (msg->ended->reason)
-		kb_err_set(&why, KB_ERR_FAILED, "%s", msg->ended->reason);
-	kb_live_event(live, KB_EV_ENDED, msg->ended->reason ? &why : NULL);
-}
-
-static void on_attached(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->attached->session);
-	struct kb_err why;
-
-	if (!live)
-		return;
-	live->attached = msg->attached->attached;
-	kb_err_set(&why, KB_ERR_CLOSED, "its client went away");
-	if (msg->attached->hangup && live->stop_on_hangup)
-		kb_live_event(live, KB_EV_STOP, &why);
-}
-
-static void on_progress(struct kb_role_process *p, const Kb__Role__FromLink *msg)
-{
-	struct kb_live *live = live_of(p, msg->progress->session);
-
-	if (!live)
-		return;
-	live->records = msg->progress->records;
-	live->denials = msg->progress->denials;
-}
-
-static int link_message(
-	struct kb_role_process *p, const uint8_t *data, size_t len, struct kb_err *err)
-{
-	static void (*const handlers[])(struct kb_role_process *, const Kb__Role__FromLink *) = {
-		[KB__ROLE__FROM_LINK__BODY_READY] = on_link_ready,
-		[KB__ROLE__FROM_LINK__BODY_STARTED] = on_started,
-		[KB__ROLE__FROM_LINK__BODY_FAILED] = on_failed,
-		[KB__ROLE__FROM_LINK__BODY_EXITED] = on_exited,
-		[KB__ROLE__FROM_LINK__BODY_ENDED] = on_ended,
-		[KB__ROLE__FROM_LINK__BODY_ATTACHED] = on_attached,
-		[KB__ROLE__FROM_LINK__BODY_PROGRESS] = on_progress,
-		[KB__ROLE__FROM_LINK__BODY_LOST] = on_link_lost,
-	};
-	Kb__Role__FromLink *msg = kb__role__from_link__unpack(NULL, len, data);
-	size_t kind = msg ? (size_t)msg->body_case : 0;
-	bool known = kind < KB_ARRAY_LEN(handlers) && handlers[kind];
-
-	if (known)
-		handlers[kind](p, msg);
-	if (msg)
-		kb__role__from_link__free_unpacked(msg, NULL);
-	return known ? 0 : kb_err_set(err, KB_ERR_INVALID, "a malformed or unknown message");
-}
-
-static void link_gone(struct kb_role_process *p, const struct kb_err *why)
-{
-	struct kb_main *m = p->main;
-
-	m->link = NULL;
-	kb_machine_facts_finish(&m->facts);
-	all_lives(m, KB_EV_LINK_LOST, why, on_link, p);
-	respawn(p, why);
-}
-
-static const struct kb_process_kind link_kind = {"link", 0, link_message, link_gone};
 
 /* ---- reader ---------------------------------------------------------------------------------- */
 
@@ -427,7 +222,7 @@ int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskR
 	if (!msg.request.data)
 		return kb_err_nomem(err);
 	kb__control__ask_request__pack(ask, msg.request.data);
-	r = kb_process_start(conn->main, &reader_kind, &p, err);
+	r = kb_process_start(conn->main, &reader_kind, NULL, &p, err);
 	if (r == 0) {
 		p->state = KB_PROCESS_UP;
 		p->conn = conn;

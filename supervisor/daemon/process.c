@@ -16,6 +16,7 @@
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 
+#define ARGS_MAX  4
 #define LINGER_MS 12000 /* a role may take so long to leave after its channel closed */
 
 static void gone_if_whole(struct kb_role_process *p)
@@ -98,11 +99,12 @@ int kb_process_send(
 	return kb_channel_send(p->ch, 0, msg, fd, err);
 }
 
-static int spawn_role(struct kb_role_process *p, int fd, struct kb_err *err)
+static int spawn_role(
+	struct kb_role_process *p, const char *const *args, int fd, struct kb_err *err)
 {
 	struct kb_spawn_fd fds[] = {{fd, KB_ROLE_FD}, {STDERR_FILENO, STDERR_FILENO}};
 	char role[32], store[PATH_MAX + 16];
-	const char *argv[] = {"kbsupd", role, store, NULL};
+	const char *argv[3 + ARGS_MAX + 1] = {"kbsupd", role, store};
 	struct kb_spawn spawn = {.path = "/proc/self/exe",
 		.argv = argv,
 		.env = (const char *const *)environ,
@@ -111,12 +113,14 @@ static int spawn_role(struct kb_role_process *p, int fd, struct kb_err *err)
 		.n_fds = KB_ARRAY_LEN(fds),
 		.flags = p->kind->spawn_flags | KB_SPAWN_SETSID};
 
+	for (size_t i = 0; args && args[i] && i < ARGS_MAX; i++)
+		argv[3 + i] = args[i];
 	snprintf(role, sizeof(role), "--role=%s", p->kind->role);
 	snprintf(store, sizeof(store), "--store=%s", p->main->dirs.store);
 	return kb_spawn(&spawn, &p->pid, err);
 }
 
-int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind,
+int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind, const char *const *args,
 	struct kb_role_process **ret, struct kb_err *err)
 {
 	struct kb_role_process *p = calloc(1, sizeof(*p));
@@ -130,7 +134,7 @@ int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind,
 	if (r == 0)
 		r = kb_fd_socketpair(false, pair, err);
 	if (r == 0)
-		r = spawn_role(p, pair[1], err);
+		r = spawn_role(p, args, pair[1], err);
 	kb_close(&pair[1]);
 	if (r == 0)
 		r = kb_channel_create(m->loop, kb_steal_fd(&pair[0]), &channel_ops, p, &p->ch, err);

@@ -61,7 +61,7 @@ static size_t list_roles(struct kb_main *m, Kb__Control__Role *roles, Kb__Contro
 		roles[n].name = (char *)p->kind->role;
 		roles[n].pid = (uint32_t)p->pid;
 		roles[n].state = (char *)(p->state == KB_PROCESS_UP ? "up" : "starting");
-		roles[n].machine = p == m->link ? (char *)KB_MACHINE_LOCAL : NULL;
+		roles[n].machine = p->place ? p->place->name : NULL;
 		refs[n] = &roles[n];
 		n++;
 	}
@@ -103,7 +103,7 @@ static int on_status(const struct call *c, struct kb_err *err)
 	status.store = bytes_of(m->dirs.store);
 	status.log = bytes_of(m->log);
 	status.sessions = (uint32_t)m->n_lives;
-	fill_facts(&m->facts, &status);
+	fill_facts(&kb_place_local(m)->facts, &status);
 	reply.body_case = KB__CONTROL__REPLY__BODY_STATUS;
 	reply.status = &status;
 	kb_conn_reply(c->conn, c->request->id, &reply);
@@ -150,6 +150,7 @@ static void reply_accepted(const struct call *c, struct kb_live *live)
 
 static int on_run(const struct call *c, struct kb_err *err)
 {
+	struct kb_place *place;
 	struct kb_live *live;
 	int r;
 
@@ -166,8 +167,9 @@ static int on_run(const struct call *c, struct kb_err *err)
 	/* A detached start is answered when it has started, or not (session.c). */
 	if (c->fd >= 0)
 		reply_accepted(c, live);
-	kb_peers_ensure(c->main);
-	if (kb_peers_ready(c->main))
+	place = live->place;
+	kb_peers_ensure(c->main); /* if that fails, the session is gone */
+	if (kb_place_ready(place))
 		kb_live_event(live, KB_EV_READY, NULL);
 	return 0;
 }

@@ -26,9 +26,10 @@
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 
-#define QUEUED_MS    30000 /* for store and link to come up */
-#define STARTING_MS  60000 /* for the machine to start it */
-#define STOPPING_MS  15000 /* for the machine to end it; then at once, then the link goes */
+#define QUEUED_MS    30000  /* for store and link to come up */
+#define REACHING_MS  150000 /* for the link to a machine that may still be booting */
+#define STARTING_MS  60000  /* for the machine to start it */
+#define STOPPING_MS  15000  /* for the machine to end it; then at once, then the link goes */
 #define NOW_MS	     10000
 #define FINISHING_MS 15000 /* for the store */
 
@@ -81,7 +82,7 @@ static enum kb_live_event act_launch(struct kb_live *live, const struct kb_err *
 	int r;
 
 	live->store = live->main->store;
-	live->link = live->main->link;
+	live->link = live->place->link;
 	r = send_begin(live, &err);
 	if (r == 0)
 		r = send_start(live, &err);
@@ -257,8 +258,8 @@ static enum kb_live_event act_refuse(struct kb_live *live, const struct kb_err *
 		live->why = *why;
 	else
 		kb_err_set(&live->why, KB_ERR_TIMEOUT,
-			"the supervisor's store and link did not come up within %d s",
-			QUEUED_MS / 1000);
+			"the supervisor's store and the link to %s did not come up in time",
+			live->place->name);
 	return KB_EV_NONE;
 }
 
@@ -359,7 +360,8 @@ const char *kb_live_state_name(enum kb_live_state state)
 
 static int64_t deadline_of(const struct kb_live *live)
 {
-	const int64_t deadlines[KB_LIVE_STATES_] = {[KB_LIVE_QUEUED] = QUEUED_MS,
+	const int64_t deadlines[KB_LIVE_STATES_] = {
+		[KB_LIVE_QUEUED] = kb_place_is_local(live->place) ? QUEUED_MS : REACHING_MS,
 		[KB_LIVE_STARTING] = STARTING_MS,
 		[KB_LIVE_STOPPING] = live->now ? NOW_MS : STOPPING_MS,
 		[KB_LIVE_FINISHING] = FINISHING_MS};

@@ -65,10 +65,6 @@ static int check_run(struct kb_main *m, const Kb__Control__RunRequest *run, stru
 	if (m->n_lives >= KB_SESSIONS_MAX)
 		return kb_err_set(
 			err, KB_ERR_LIMIT, "more than %d sessions at once", KB_SESSIONS_MAX);
-	if (strcmp(run->machine, KB_MACHINE_LOCAL) != 0) {
-		kb_err_set(err, KB_ERR_NOTFOUND, "there is no machine named %s", run->machine);
-		return kb_err_hint(err, "leave it out, or use --local");
-	}
 	if (run->process->n_argv == 0 || run->workspace.len == 0 || run->workspace.data[0] != '/')
 		return kb_err_set(
 			err, KB_ERR_INVALID, "a run needs a command and an absolute workspace");
@@ -85,10 +81,9 @@ static int fill_live(
 	live->stop_on_hangup = run->stop_on_hangup;
 	live->detached_start = fd < 0;
 	live->agent = strdup(run->agent);
-	live->machine = strdup(run->machine);
 	live->user = strdup(run->user);
 	live->workspace.data = malloc(run->workspace.len);
-	if (!live->agent || !live->machine || !live->user || !live->workspace.data)
+	if (!live->agent || !live->user || !live->workspace.data)
 		return kb_err_nomem(err);
 	memcpy(live->workspace.data, run->workspace.data, run->workspace.len);
 	live->workspace.len = run->workspace.len;
@@ -109,14 +104,19 @@ int kb_live_create(struct kb_main *m, const Kb__Control__RunRequest *run, int fd
 	struct kb_live **ret, struct kb_err *err)
 {
 	struct kb_live *live;
+	struct kb_place *place;
 	int r = check_run(m, run, err);
 
+	if (r == 0)
+		r = kb_place_find(m, run, &place, err);
 	if (r < 0)
 		return r;
 	live = calloc(1, sizeof(*live));
 	if (!live)
 		return kb_err_nomem(err);
 	live->main = m;
+	live->place = place;
+	kb_place_enter(place);
 	live->attachment = -1;
 	TAILQ_INIT(&live->watches);
 	TAILQ_INSERT_TAIL(&m->lives, live, entry);
@@ -139,13 +139,13 @@ void kb_live_destroy(struct kb_live *live)
 		kb_watch_destroy(live, TAILQ_FIRST(&live->watches));
 	TAILQ_REMOVE(&live->main->lives, live, entry);
 	live->main->n_lives--;
+	kb_place_leave(live->place);
 	kb_source_destroy(live->deadline);
 	kb_close(&live->attachment);
 	for (char **e = live->env; e && *e; e++)
 		free(*e);
 	free(live->env);
 	free(live->agent);
-	free(live->machine);
 	free(live->user);
 	free(live->workspace.data);
 	free(live->start);

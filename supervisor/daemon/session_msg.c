@@ -238,7 +238,7 @@ static int make_meta(struct kb_live *live, const Kb__Control__RunRequest *run,
 	meta.id = (ProtobufCBinaryData){.data = live->id, .len = sizeof(live->id)};
 	meta.name = live->name;
 	meta.agent = live->agent;
-	meta.machine = live->machine;
+	meta.machine = live->place->name;
 	meta.started = live->started;
 	meta.user = live->user;
 	meta.has_workspace = 1;
@@ -252,7 +252,7 @@ static int make_meta(struct kb_live *live, const Kb__Control__RunRequest *run,
 	/* The first session may come before its machine has said what it is; `local` is this one.
 	 */
 	meta.has_arch = 1;
-	meta.arch = live->main->facts.arch ? live->main->facts.arch : kb_arch_native();
+	meta.arch = live->place->facts.arch ? live->place->facts.arch : kb_arch_native();
 	meta.has_bundle = 1;
 	meta.bundle = run->bundle;
 	r = pack(&meta.base, &live->meta, &live->meta_len, err);
@@ -290,7 +290,7 @@ void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret)
 	ret->id = live->id_text;
 	ret->name = live->name;
 	ret->agent = live->agent;
-	ret->machine = live->machine;
+	ret->machine = live->place->name;
 	ret->state = (char *)kb_live_state_name(live->state);
 	ret->started = live->started;
 	ret->records = live->records;

@@ -25,7 +25,6 @@
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 
-#define GREETING_MS   20000
 #define LEAVING_MS    20000 /* for the guest to end its sessions when it was asked to */
 #define GUEST_EXIT_MS 5000  /* for the guest to exit once its channel is closed */
 #define GUEST_POLL_MS 10
@@ -226,7 +225,7 @@ static void on_deadline(void *arg)
 	kb_err_set(&link->fault, KB_ERR_TIMEOUT,
 		link->leaving ? "the machine's guest did not leave within %d s"
 			      : "the machine's guest did not greet within %d s",
-		(link->leaving ? LEAVING_MS : GREETING_MS) / 1000);
+		(link->leaving ? LEAVING_MS : link->transport->greeting_ms) / 1000);
 	on_kick(link);
 }
 
@@ -570,16 +569,31 @@ static int greet_guest(struct kb_link *link, struct kb_err *err)
 	return kb_link_tell_guest(link, &msg, err);
 }
 
+static const struct kb_transport *const transports[] = {&kb_transport_pipe};
+
+static int find_transport(struct kb_link *link, struct kb_err *err)
+{
+	for (size_t i = 0; i < KB_ARRAY_LEN(transports); i++)
+		if (strcmp(transports[i]->name, link->options->transport) == 0)
+			link->transport = transports[i];
+	return link->transport
+		       ? 0
+		       : kb_err_set(err, KB_ERR_INVALID, "machine %s: no transport is named %s",
+				 link->options->machine, link->options->transport);
+}
+
 static int open_guest(struct kb_link *link, struct kb_err *err)
 {
-	int fd = -1, r = kb_pipe_open(&fd, &link->guest_pid, err);
+	int fd = -1, r = find_transport(link, err);
 
+	if (r == 0)
+		r = link->transport->open(link, &fd, err);
 	if (r == 0)
 		r = kb_channel_create(link->loop, fd, &kb_guest_ops, link, &link->guest, err);
 	if (r == 0)
 		r = greet_guest(link, err);
 	if (r == 0)
-		r = kb_source_arm(link->deadline, GREETING_MS, err);
+		r = kb_source_arm(link->deadline, link->transport->greeting_ms, err);
 	return r;
 }
 
@@ -613,6 +627,8 @@ static void tear_down(struct kb_link *link)
 	while (!TAILQ_EMPTY(&link->attachments))
 		kb_attachment_destroy(TAILQ_FIRST(&link->attachments));
 	kb_channel_destroy(link->guest);
+	if (link->transport && link->transport->close)
+		link->transport->close(link);
 	kb_channel_destroy(link->store);
 	kb_channel_destroy(link->main);
 	kb_source_destroy(link->kick);
@@ -622,9 +638,9 @@ static void tear_down(struct kb_link *link)
 	kb_loop_destroy(link->loop);
 }
 
-int kb_link_role(int fd)
+int kb_link_role(int fd, const struct kb_link_options *options)
 {
-	struct kb_link link = {.next_stream = FIRST_STREAM};
+	struct kb_link link = {.options = options, .next_stream = FIRST_STREAM};
 	struct kb_err err;
 
 	signal(SIGPIPE, SIG_IGN);

@@ -7,5 +7,11 @@
 
 #define KB_LINK_PROTOCOL 1
 
+struct kb_link_options {
+	const char *machine;   /* its name, for messages */
+	const char *transport; /* pipe, … */
+	const char *address;   /* of the machine; what it means is the transport's business */
+};
+
 /* fd: the channel to main. Runs until the guest or main is gone; returns the exit status. */
-int kb_link_role(int fd);
+int kb_link_role(int fd, const struct kb_link_options *options);

@@ -81,13 +81,27 @@ struct kb_link_session {
 	TAILQ_HEAD(, kb_process) processes;
 };
 
+/* How a machine's guest is reached. */
+struct kb_transport {
+	const char *name;
+	int greeting_ms; /* for the guest to greet, from open on */
+	/* Start or reach the guest: *ret_fd is a stream socket with its frames. What is kept goes
+	 * into link->transport_state. */
+	int (*open)(struct kb_link *link, int *ret_fd, struct kb_err *err);
+	void (*close)(struct kb_link *link); /* after a failed open too; NULL: nothing to do */
+};
+extern const struct kb_transport kb_transport_pipe;
+
 struct kb_link {
 	struct kb_loop *loop;
+	const struct kb_link_options *options;
+	const struct kb_transport *transport;
+	void *transport_state;
 	struct kb_channel *main, *store, *guest; /* NULL: closed or not yet */
-	pid_t guest_pid;
-	bool greeted;  /* the guest's Hello was good */
-	bool leaving;  /* no new sessions; the guest was told to go */
-	bool finished; /* the loop stops */
+	pid_t guest_pid;			 /* of our child; 0: it is none */
+	bool greeted;				 /* the guest's Hello was good */
+	bool leaving;				 /* no new sessions; the guest was told to go */
+	bool finished;				 /* the loop stops */
 	int status;
 	struct kb_err fault; /* why the guest is cut off; code 0: it is not */
 	struct kb_source *kick, *deadline, *progress, *drain;
@@ -131,6 +145,3 @@ void kb_process_no_input(struct kb_process *p);
 void kb_process_started(struct kb_process *p, const Kb__Started *msg);
 void kb_process_exited(struct kb_process *p, int32_t exit_code, uint32_t signal);
 void kb_attachment_destroy(struct kb_attachment *at);
-
-/* pipe.c: start kbsup-guest; *ret_fd is our end. */
-int kb_pipe_open(int *ret_fd, pid_t *ret_pid, struct kb_err *err);

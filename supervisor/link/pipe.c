@@ -8,9 +8,10 @@
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 
-#define GUEST_FD 3
+#define GUEST_FD    3
+#define GREETING_MS 20000
 
-int kb_pipe_open(int *ret_fd, pid_t *ret_pid, struct kb_err *err)
+static int pipe_open(struct kb_link *link, int *ret_fd, struct kb_err *err)
 {
 	static const char *const argv[] = {"kbsup-guest", "--link-fd=3", NULL};
 	KB_CLOSE int ours = -1;
@@ -33,8 +34,11 @@ int kb_pipe_open(int *ret_fd, pid_t *ret_pid, struct kb_err *err)
 		.n_fds = KB_ARRAY_LEN(fds),
 		.flags = KB_SPAWN_SETSID};
 
-	r = kb_spawn(&spawn, ret_pid, err);
+	r = kb_spawn(&spawn, &link->guest_pid, err);
 	if (r == 0)
 		*ret_fd = kb_steal_fd(&ours);
 	return r;
 }
+
+const struct kb_transport kb_transport_pipe = {
+	.name = "pipe", .greeting_ms = GREETING_MS, .open = pipe_open};

@@ -50,6 +50,15 @@ static void make_process(struct kb_main *m, struct kb_role_process *p, int *ret_
 	*ret_far = pair[1];
 }
 
+/* A machine that is reached otherwise than `local` has a link process, which would be started. */
+static void forbid_processes(Kb__Control__Request *request)
+{
+	if (request->body_case != KB__CONTROL__REQUEST__BODY_RUN)
+		return;
+	free(request->run->transport);
+	request->run->transport = NULL;
+}
+
 static void feed(struct kb_main *m, struct kb_conn *conn, const uint8_t *data, size_t size)
 {
 	struct kb_err err;
@@ -60,6 +69,7 @@ static void feed(struct kb_main *m, struct kb_conn *conn, const uint8_t *data, s
 		Kb__Control__Request *request = kb__control__request__unpack(NULL, len, data + 2);
 
 		if (request) {
+			forbid_processes(request);
 			if (kb_request_handle(conn, request, -1, &err) < 0 && err.code == 0)
 				abort();
 			kb__control__request__free_unpacked(request, NULL);
@@ -80,13 +90,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	TAILQ_INIT(&m.conns);
 	TAILQ_INIT(&m.lives);
 	TAILQ_INIT(&m.processes);
+	TAILQ_INIT(&m.places);
 	must(kb_loop_create(&m.loop, NULL));
 	must(kb_loop_timer(m.loop, nothing, NULL, &m.idle, NULL));
 	must(kb_loop_timer(m.loop, nothing, NULL, &m.stop_timer, NULL));
 	make_process(&m, &store, &far[0]);
 	make_process(&m, &link, &far[1]);
 	m.store = &store;
-	m.link = &link;
+	must(kb_places_init(&m, NULL));
+	kb_place_local(&m)->link = &link;
+	link.place = kb_place_local(&m);
 	must(kb_fd_socketpair(false, pair, NULL));
 	must(kb_conn_accept(&m, pair[0], NULL));
 	far[2] = pair[1];
@@ -98,6 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	kb_channel_destroy(link.ch);
 	for (int i = 0; i < 3; i++)
 		close(far[i]);
+	kb_places_finish(&m);
 	kb_source_destroy(m.idle);
 	kb_source_destroy(m.stop_timer);
 	kb_loop_destroy(m.loop);

@@ -135,6 +135,7 @@ static int setup(void **state)
 	TAILQ_INIT(&w->m.conns);
 	TAILQ_INIT(&w->m.lives);
 	TAILQ_INIT(&w->m.processes);
+	TAILQ_INIT(&w->m.places);
 	w->m.lock = w->m.listener = -1;
 	assert_int_equal(kb_loop_create(&w->m.loop, NULL), 0);
 	assert_int_equal(kb_loop_timer(w->m.loop, on_tick, w->m.loop, &w->tick, NULL), 0);
@@ -142,7 +143,9 @@ static int setup(void **state)
 	make_process(w, &w->store, 1, &w->store_far);
 	make_process(w, &w->link, 2, &w->link_far);
 	w->m.store = &w->store;
-	w->m.link = &w->link;
+	assert_int_equal(kb_places_init(&w->m, NULL), 0);
+	kb_place_local(&w->m)->link = &w->link;
+	w->link.place = kb_place_local(&w->m);
 	assert_int_equal(kb_fd_socketpair(false, pair, NULL), 0);
 	assert_int_equal(kb_conn_accept(&w->m, pair[0], NULL), 0);
 	w->conn = TAILQ_FIRST(&w->m.conns);
@@ -170,6 +173,7 @@ static int teardown(void **state)
 		far_forget(fars[i]);
 		kb_channel_destroy(fars[i]->ch);
 	}
+	kb_places_finish(&w->m);
 	kb_source_destroy(w->tick);
 	kb_source_destroy(w->m.idle);
 	kb_loop_destroy(w->m.loop);
@@ -544,6 +548,42 @@ static void test_bad_requests_leave_nothing(void **state)
 	assert_int_equal(w->m.n_lives, 0);
 }
 
+/* Each machine has its place, as long as somebody needs it. */
+static void test_places(void **state)
+{
+	struct world *w = *state;
+	struct kb_live *local = start_running(w, "at-home", 1), *far, *further;
+	struct request r;
+	struct kb_err err;
+
+	fill_request(w, &r);
+	r.run.machine = (char *)"mars";
+	r.run.transport = (char *)"serial";
+	assert_int_equal(create(w, &r, &err), -KB_ERR_NOTFOUND);
+	r.run.has_address = 1;
+	r.run.address = bytes("/run/mars");
+	assert_int_equal(kb_live_create(&w->m, &r.run, -1, &far, &err), 0);
+	assert_int_equal(kb_live_create(&w->m, &r.run, -1, &further, &err), 0);
+	assert_ptr_equal(far->place, further->place);
+	assert_ptr_not_equal(far->place, local->place);
+	assert_true(kb_place_is_needed(far->place));
+	assert_false(kb_place_ready(far->place));
+	r.run.address = bytes("/run/venus");
+	assert_int_equal(create(w, &r, &err), -KB_ERR_EXISTS);
+	/* What happens to one machine's link concerns nobody else. */
+	far->place->link = &w->link;
+	kb_peers_tell(&w->m, far->place, true, KB_EV_READY, NULL);
+	assert_int_equal(far->state, KB_LIVE_STARTING);
+	assert_int_equal(further->state, KB_LIVE_STARTING);
+	assert_int_equal(local->state, KB_LIVE_RUNNING);
+	assert_false(kb_place_is_needed(far->place));
+	far->place->link = NULL;
+	kb_live_destroy(far);
+	kb_live_destroy(further);
+	settle(w);
+	assert_ptr_equal(TAILQ_FIRST(&w->m.places), TAILQ_LAST(&w->m.places, kb_places));
+}
+
 static void test_names(void **state)
 {
 	struct world *w = *state;
@@ -647,6 +687,7 @@ int main(void)
 		T(test_escalation),
 		T(test_store_that_does_not_answer),
 		T(test_bad_requests_leave_nothing),
+		T(test_places),
 		T(test_names),
 		T(test_a_client_that_leaves_is_forgotten),
 		T(test_requests_of_a_client_are_bounded),
