@@ -181,6 +181,20 @@ daemons_die() {
     wait_until 5 not sleeping "$mark" || fail 'a daemonised child outlived its session'
 }
 
+# Two layers each, as no_new_privs and Landlock stand behind them: asked of the mounts themselves.
+mounts_are_plain() {
+    local bad
+    session -- cat /proc/self/mountinfo
+    expect_status 0
+    # The runtime's own empty covers over parts of /proc hold nothing that could be run.
+    bad=$(awk '$6 !~ /(^|,)nosuid(,|$)/ && !($5 ~ "^/proc/" && $6 ~ /(^|,)ro(,|$)/) {print $5}' <<<"$out")
+    expect_equal "$bad" '' 'mounts without nosuid'
+    bad=$(awk -v ws="$WS" -v home="$HOME" '$6 !~ /(^|,)ro(,|$)/ && $5 != ws && $5 != home &&
+        $5 !~ "^/(tmp|run|var/tmp|proc|proc/(keys|timer_list|kallsyms|kmsg|kcore|sched_debug)|dev/.*)$" {print $5}' <<<"$out")
+    expect_equal "$bad" '' 'system mounts that are not read-only'
+    grep -q ' /usr /usr ' <<<"$out" || fail 'no /usr among the mounts'
+}
+
 sleeping() { # with this argument
     local file
     while IFS= read -r file; do
@@ -214,6 +228,7 @@ done
 tap 'no file of the host outside the workspace can be read' no_host_file
 [ "$(id -u)" -ne 0 ] ||
     tap 'what no line lets be executed is not, wherever it lies' ungranted_is_refused
+tap 'mounts take no setuid bits, those of the system no writes' mounts_are_plain
 tap 'what is written to private places stays private and vanishes' private_places_vanish
 tap 'a daemonised child dies with its session' daemons_die
 tap 'a process started by exec dies with the session' exec_dies_with_the_session
