@@ -208,7 +208,8 @@ struct kb_session_end {
 };
 int kb_store_session_finish(struct kb_store *store, const uint8_t session[KB_ULID_SIZE],
 	const struct kb_session_end *end, struct kb_err *err);
-/* Make everything since the last commit durable. Acknowledge only after it returned 0. */
+/* Make everything since the last commit durable. Acknowledge only after it returned 0. A failure
+ * says that nothing since the last commit is kept, of any session. */
 int kb_store_commit(struct kb_store *store, struct kb_err *err);
 /* Highest durable seq of a session, 0 when none. Sequence numbers start at 1. */
 uint64_t kb_store_last_seq(struct kb_store *store, const uint8_t session[KB_ULID_SIZE]);
@@ -226,7 +227,13 @@ struct kb_prune {
 struct kb_pruned {
 	uint64_t sessions, records, bytes; /* dropped */
 	uint64_t left_bytes;
+	bool counted; /* left_bytes is known */
 };
+/* One bounded step of it, durable on return; call it again, with the same *sum (zero at first),
+ * while it returns 1. Everything must be committed before. */
+int kb_store_prune_step(struct kb_store *store, const struct kb_prune *prune, struct kb_pruned *sum,
+	struct kb_err *err);
+/* All steps at once. */
 int kb_store_prune(struct kb_store *store, const struct kb_prune *prune, struct kb_pruned *ret,
 	struct kb_err *err);
 

@@ -79,3 +79,17 @@ enum kb_verify kb_verify_session(struct kb_reader *reader, const uint8_t id[KB_U
 const char *kb_verify_word(enum kb_verify verdict);
 /* Bytes of the database file; 0 when unknown. */
 uint64_t kb_reader_file_size(struct kb_reader *reader);
+
+/* What is left of the sessions that were dropped on purpose: their signed tombstones, oldest first.
+ */
+struct kb_tombstone {
+	char id_text[KB_ULID_TEXT];
+	uint64_t started, pruned; /* ns since the epoch */
+	uint64_t records;
+};
+struct kb_heads;
+/* heads as read; free(*ret). */
+int kb_tombstones_of(struct kb_reader *reader, const struct kb_heads *heads,
+	struct kb_tombstone **ret, size_t *ret_n, struct kb_err *err);
+int kb_reader_tombstones(
+	struct kb_reader *reader, struct kb_tombstone **ret, size_t *ret_n, struct kb_err *err);

@@ -427,6 +427,38 @@ static int verify_removed(struct verifier *v, const struct kb_session_list *list
 	return r;
 }
 
+/* Sessions that were dropped on purpose do no harm to the verdict. */
+static int tell_pruned(
+	struct kb_reader *reader, const struct verifier *v, struct telling *to, struct kb_err *err)
+{
+	KB_FREE struct kb_tombstone *list = NULL;
+	char sessions[KB_COUNT_MAX], records[KB_COUNT_MAX];
+	uint64_t sum = 0;
+	size_t n;
+	int r = kb_tombstones_of(reader, &v->heads, &list, &n, err);
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		json_t *o = to->json ? json_object() : NULL;
+
+		sum += list[i].records;
+		if (to->json && (!o || !kb_json_text(o, "session", list[i].id_text) ||
+					!kb_json_text(o, "session_id", list[i].id_text) ||
+					!kb_json_text(o, "verdict", "pruned") ||
+					!kb_json_number(o, "records", list[i].records) ||
+					!kb_json_time(o, "pruned", list[i].pruned) ||
+					json_array_append_new(to->json, o) < 0))
+			r = kb_err_nomem(err);
+	}
+	if (r < 0 || to->json || n == 0)
+		return r;
+	if (fprintf(to->view->out,
+		    "pruned      %s session%s  %s records: dropped on purpose, as their signed "
+		    "tombstones say\n",
+		    kb_text_count(n, sessions), n == 1 ? "" : "s", kb_text_count(sum, records)) < 0)
+		return kb_err_set(err, KB_ERR_CLOSED, "the output is closed");
+	return 0;
+}
+
 static int verify_all(struct kb_reader *reader, struct verifier *v, const char *sessions,
 	struct telling *to, struct kb_err *err)
 {
@@ -447,6 +479,8 @@ static int verify_all(struct kb_reader *reader, struct verifier *v, const char *
 	r = verify_list(reader, v, &list, to, err);
 	if (r == 0 && sessions && strcmp(sessions, "all") == 0)
 		r = verify_removed(v, &list, to, err);
+	if (r == 0 && sessions && strcmp(sessions, "all") == 0)
+		r = tell_pruned(reader, v, to, err);
 	kb_session_list_finish(&list);
 	return r;
 }

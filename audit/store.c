@@ -12,15 +12,17 @@
  * one. So a transaction is bounded (KB_TXN_MAX, then it is committed early, which is harmless) and
  * the map is grown between transactions to hold what is used and a bounded transaction on top.
  *
- * A small ballast file is given up when the disk is full, so that sessions can still be finished
- * with the reason.
+ * A transaction that has to be given up outside of a commit (an early commit that failed, a failed
+ * put) takes with it what other sessions had in it: the next commit then fails with that reason, so
+ * that nobody acknowledges what is gone.
+ *
+ * A small ballast file is given up when the disk is full (store_disk.c), so that sessions can still
+ * be finished with the reason.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "block.h"
 #include "filter.h"
@@ -31,11 +33,9 @@
 #include "supervisor/base/fd.h"
 #include "supervisor/base/util.h"
 
-#define KB_TXN_MAX	 (32u << 20) /* bytes of blocks in one transaction */
 #define KB_TXN_ROOM	 (4u * KB_TXN_MAX)
 #define KB_META_MAX	 (3u << 20)
 #define KB_SESSIONS_OPEN 4096u
-#define KB_BALLAST	 (1u << 20)
 
 struct session {
 	uint8_t id[KB_ULID_SIZE];
@@ -51,6 +51,7 @@ struct kb_store {
 	int lock_fd;
 	MDB_txn *txn;
 	size_t txn_bytes;
+	struct kb_err lost; /* why a transaction was given up since the last commit; code 0: none */
 	struct kb_chain *chain;
 	struct kb_signer *signer;
 	struct kb_block_iter iter;
@@ -188,35 +189,15 @@ static int write_states(struct kb_store *store, struct kb_err *err)
 	return 0;
 }
 
-static char *ballast_path(const struct kb_store *store)
+/* Give the transaction up for this reason, which the next kb_store_commit() tells. */
+static int fail(struct kb_store *store, int r, const struct kb_err *why, struct kb_err *err)
 {
-	return kb_asprintf("%s/ballast", store->env.dir);
-}
-
-static void ballast_keep(const struct kb_store *store)
-{
-	KB_FREE char *path = ballast_path(store);
-	KB_CLOSE int fd = -1;
-
-	if (path)
-		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, KB_STORE_MODE);
-	if (fd >= 0 && posix_fallocate(fd, 0, KB_BALLAST) != 0)
-		unlink(path); /* the disk is full already: the next commit will say so */
-}
-
-static void ballast_drop(const struct kb_store *store)
-{
-	KB_FREE char *path = ballast_path(store);
-
-	if (path)
-		unlink(path);
-}
-
-static int fail(struct kb_store *store, int r, struct kb_err *err)
-{
-	if (err && (err->errnum == ENOSPC || err->errnum == EDQUOT))
-		ballast_drop(store);
+	if (why->errnum == ENOSPC || why->errnum == EDQUOT)
+		kb_store_ballast_drop(&store->env);
 	rollback(store);
+	store->lost = *why;
+	if (err)
+		*err = *why;
 	return r;
 }
 
@@ -235,39 +216,31 @@ static void sign_due(struct kb_store *store, struct session *s)
 		s->signed_records = s->now.records;
 }
 
-/* LMDB calls a write cut short by a full disk an I/O error. */
-static int commit_code(const struct kb_store *store, int rc)
+static int write_out(struct kb_store *store, struct kb_err *err)
 {
-	struct statvfs fs;
+	int rc, r = write_states(store, err);
 
-	if (rc == EIO && statvfs(store->env.dir, &fs) == 0 &&
-		(uint64_t)fs.f_bavail * fs.f_frsize < KB_TXN_MAX)
-		return ENOSPC;
-	return rc;
+	if (r < 0)
+		return r;
+	rc = mdb_txn_commit(store->txn);
+	store->txn = NULL; /* gone either way */
+	return rc ? kb_env_err(&store->env, kb_store_commit_code(&store->env, rc),
+			    "records could not be written", err)
+		  : 0;
 }
 
-int kb_store_commit(struct kb_store *store, struct kb_err *err)
+/* Commit what is open. A failure stays for kb_store_commit() to tell. */
+static int commit(struct kb_store *store, struct kb_err *err)
 {
 	struct kb_err why = {0};
 	struct session *s;
-	int rc, r;
+	int r;
 
 	if (!store->txn)
 		return 0;
-	r = write_states(store, &why);
-	if (r == 0) {
-		rc = mdb_txn_commit(store->txn);
-		store->txn = NULL; /* gone either way */
-		if (rc)
-			r = kb_env_err(&store->env, commit_code(store, rc),
-				"records could not be written", &why);
-	}
-	if (r < 0) {
-		r = fail(store, r, &why);
-		if (err)
-			*err = why;
-		return r;
-	}
+	r = write_out(store, &why);
+	if (r < 0)
+		return fail(store, r, &why, err);
 	for (size_t i = store->n_sessions; i-- > 0;) {
 		s = &store->sessions[i];
 		sign_due(store, s);
@@ -280,6 +253,35 @@ int kb_store_commit(struct kb_store *store, struct kb_err *err)
 		s->dirty = s->fresh = false;
 	}
 	return 0;
+}
+
+int kb_store_commit(struct kb_store *store, struct kb_err *err)
+{
+	enum kb_errcode code;
+
+	if (store->lost.code == 0)
+		(void)commit(store, NULL);
+	code = store->lost.code;
+	if (code == 0)
+		return 0;
+	rollback(store);
+	if (err)
+		*err = store->lost;
+	store->lost = (struct kb_err){0};
+	return -(int)code;
+}
+
+int kb_store_txn(struct kb_store *store, MDB_txn **ret, struct kb_err *err)
+{
+	int r = begin(store, err);
+
+	*ret = store->txn;
+	return r;
+}
+
+void kb_store_undo(struct kb_store *store)
+{
+	rollback(store);
 }
 
 /* ---- Sessions -------------------------------------------------------------------------------- */
@@ -341,6 +343,7 @@ static int session_begin(struct kb_store *store, const Kb__SessionMeta *meta, co
 	size_t len, struct kb_err *err)
 {
 	MDB_val key = {KB_ULID_SIZE, meta->id.data}, value;
+	struct kb_err why = {0};
 	struct session *s;
 	int rc, r = begin(store, err);
 
@@ -360,10 +363,10 @@ static int session_begin(struct kb_store *store, const Kb__SessionMeta *meta, co
 	s->maker = kb_filter_maker_create();
 	s->dirty = s->fresh = true;
 	s->now.last_time = meta->started;
-	r = kb_chain_start(store->chain, data, len, s->now.head, err);
+	r = kb_chain_start(store->chain, data, len, s->now.head, &why);
 	if (r == 0)
-		r = put_session(store, meta, data, len, err);
-	return r < 0 ? fail(store, r, err) : 0;
+		r = put_session(store, meta, data, len, &why);
+	return r < 0 ? fail(store, r, &why, err) : 0;
 }
 
 int kb_store_session_begin(
@@ -525,6 +528,7 @@ static int append(struct kb_store *store, struct session *s, const struct kb_sta
 	uint8_t key[KB_BLOCK_KEY_SIZE];
 	struct kb_state state = *next;
 	uint64_t first = s->now.records + 1;
+	struct kb_err why = {0};
 	int r;
 
 	r = kb_chain_block(store->chain, state.head, first, block, len, err);
@@ -533,11 +537,11 @@ static int append(struct kb_store *store, struct session *s, const struct kb_sta
 	learn_last_key(store);
 	kb_block_key(s->id, first, key);
 	r = put_block(
-		store, key, &state, (uint32_t)(state.records - s->now.records), block, len, err);
+		store, key, &state, (uint32_t)(state.records - s->now.records), block, len, &why);
 	if (r == 0 && s->maker)
-		r = put_filter(store, s, key, err);
+		r = put_filter(store, s, key, &why);
 	if (r < 0)
-		return fail(store, r, err);
+		return fail(store, r, &why, err);
 	state.blocks++;
 	state.bytes += len;
 	s->now = state;
@@ -575,7 +579,7 @@ int kb_store_append(struct kb_store *store, const uint8_t id[KB_ULID_SIZE], uint
 			"records are missing: number %llu came after %llu",
 			(unsigned long long)first_seq, (unsigned long long)s->now.records);
 	if (store->txn && store->txn_bytes + len > KB_TXN_MAX) {
-		r = kb_store_commit(store, err);
+		r = commit(store, err);
 		s = find(store, id);
 		if (r < 0 || !s)
 			return r < 0 ? r : unknown_session(id, err);
@@ -729,7 +733,7 @@ static int store_open(struct kb_store *store, const char *dir, struct kb_err *er
 	mdb_reader_check(store->env.env, NULL); /* slots of readers that died */
 	r = close_left_open(store, err);
 	if (r == 0)
-		ballast_keep(store);
+		kb_store_ballast_keep(&store->env);
 	return r;
 }
 

@@ -5,7 +5,8 @@
  *	data.mdb, lock.mdb	one LMDB environment
  *	writer.lock		flock()ed by the one process that writes
  * with these tables:
- *	meta		"schema" → u32, little-endian
+ *	meta		"schema" → u32, little-endian; "pruning" → the session whose blocks are
+ *			being dropped (store_prune.c)
  *	sessions	session id → SessionMeta as it was given; never changes
  *	states		session id → SessionState (store.proto)
  *	names		name, NUL, session id → nothing; sorted, so the newest of a name is its last

@@ -86,6 +86,46 @@ static int put_one(struct kb_reader *reader, const uint8_t *id, const struct kb_
 	return r;
 }
 
+/* What is left of a session that was dropped: its number and how much it was. */
+static int put_tombstone(struct kb_buf *line, const struct kb_view *view, json_t *json,
+	const struct kb_tombstone *t, struct kb_err *err)
+{
+	char started[KB_WHEN_MAX], pruned[KB_WHEN_MAX], records[KB_COUNT_MAX];
+	json_t *o;
+	int r;
+
+	if (json) {
+		o = json_object();
+		return o && kb_json_text(o, "id", t->id_text) &&
+				       kb_json_text(o, "name", t->id_text) &&
+				       kb_json_text(o, "state", "pruned") &&
+				       kb_json_time(o, "started", t->started) &&
+				       kb_json_time(o, "pruned", t->pruned) &&
+				       kb_json_number(o, "records", t->records) &&
+				       json_array_append_new(json, o) == 0
+			       ? 0
+			       : kb_err_nomem(err);
+	}
+	kb_when_format(t->started, view->utc, false, started);
+	kb_when_format(t->pruned, view->utc, false, pruned);
+	r = kb_buf_printf(line, err, "%s%s  %s  %s records, pruned %s%s\n",
+		kb_colour(view, KB_SOFT), started, t->id_text, kb_text_count(t->records, records),
+		pruned, kb_colour(view, KB_PLAIN));
+	return r < 0 ? r : kb_text_flush(line, view, err);
+}
+
+static int put_tombstones(struct kb_reader *reader, const struct kb_view *view, json_t *json,
+	struct kb_buf *line, struct kb_err *err)
+{
+	KB_FREE struct kb_tombstone *list = NULL;
+	size_t n = 0;
+	int r = kb_reader_tombstones(reader, &list, &n, err);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = put_tombstone(line, view, json, &list[i], err);
+	return r;
+}
+
 int kb_reader_sessions(struct kb_reader *reader, const struct kb_view *view, struct kb_err *err)
 {
 	KB_BUF_CLEANUP struct kb_buf line;
@@ -100,6 +140,8 @@ int kb_reader_sessions(struct kb_reader *reader, const struct kb_view *view, str
 			kb_colour(view, KB_SOFT), "STARTED", "SESSION", "AGENT", "MACHINE", "USER",
 			"LASTED", "ENDED", "RECORDS", "DENIALS", "COMMAND",
 			kb_colour(view, KB_PLAIN));
+	if (r == 0)
+		r = put_tombstones(reader, view, json, &line, err);
 	for (size_t i = 0; r == 0 && i < list.n; i++)
 		r = put_one(reader, list.ids[i], view, json, &line, err);
 	kb_session_list_finish(&list);

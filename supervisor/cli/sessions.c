@@ -47,7 +47,8 @@ static const char *field(const json_t *one, const char *name)
 	return text ? text : "";
 }
 
-/* What the store knows, without those that the supervisor has live numbers of. */
+/* What the store knows, without those that the supervisor has live numbers of, and without those of
+ * which only a tombstone is left. */
 static json_t *ended_only(json_t *stored, const struct kb_sessions *running)
 {
 	json_t *list = json_array(), *one;
@@ -55,7 +56,8 @@ static json_t *ended_only(json_t *stored, const struct kb_sessions *running)
 
 	json_array_foreach(stored, i, one)
 	{
-		if (!kb_session_find(running->list, running->len, field(one, "id")))
+		if (strcmp(field(one, "state"), "pruned") != 0 &&
+			!kb_session_find(running->list, running->len, field(one, "id")))
 			json_array_append(list, one);
 	}
 	return list;

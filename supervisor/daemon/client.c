@@ -497,6 +497,29 @@ int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd
 	return 0;
 }
 
+int kb_client_prune(struct kb_client *client, uint64_t keep_ns, uint64_t max_bytes,
+	struct kb_dropped *ret, struct kb_err *err)
+{
+	Kb__Control__PruneRequest prune = KB__CONTROL__PRUNE_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	Kb__Control__Reply *reply;
+	int r;
+
+	prune.keep_ns = keep_ns;
+	prune.max_bytes = max_bytes;
+	request.body_case = KB__CONTROL__REQUEST__BODY_PRUNE;
+	request.prune = &prune;
+	r = kb_client_call(client, &request, -1, 0, KB__CONTROL__REPLY__BODY_PRUNED, &reply, err);
+	if (r < 0)
+		return r;
+	*ret = (struct kb_dropped){.sessions = reply->pruned->sessions,
+		.records = reply->pruned->records,
+		.bytes = reply->pruned->bytes,
+		.left_bytes = reply->pruned->left_bytes};
+	kb__control__reply__free_unpacked(reply, NULL);
+	return 0;
+}
+
 #define SUMMARY_MAX 512
 
 /* The reader's line, which it has written whole before it is done. */

@@ -103,6 +103,15 @@ struct kb_ask {
 int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
 	struct kb_err *err);
 
+/* Drop ended sessions, oldest first, while they are older than keep_ns (0: any age stays) or all
+ * together have more than max_bytes (0: any size stays). Blocks until it is done. */
+struct kb_dropped {
+	uint64_t sessions, records, bytes;
+	uint64_t left_bytes;
+};
+int kb_client_prune(struct kb_client *client, uint64_t keep_ns, uint64_t max_bytes,
+	struct kb_dropped *ret, struct kb_err *err);
+
 /* What of a session has to be counted from its records: commands, changed, deleted, hosts. */
 int kb_client_summary(struct kb_client *client, struct kb_session *session, struct kb_err *err);
 

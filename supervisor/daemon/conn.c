@@ -123,6 +123,7 @@ void kb_conn_destroy(struct kb_conn *conn)
 	struct kb_role_process *p;
 
 	kb_live_forget_conn(conn->main, conn);
+	kb_chores_forget_conn(conn->main, conn);
 	TAILQ_FOREACH(p, &conn->main->processes, entry)
 		if (p->conn == conn) {
 			p->conn = NULL;

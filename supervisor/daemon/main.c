@@ -255,6 +255,7 @@ int kb_main_run(const struct kb_main_options *options)
 
 	TAILQ_INIT(&m.conns);
 	TAILQ_INIT(&m.lives);
+	TAILQ_INIT(&m.chores);
 	TAILQ_INIT(&m.processes);
 	TAILQ_INIT(&m.places);
 	r = set_up(&m, options, &err);

@@ -8,6 +8,7 @@
  *	process.c	role processes: start, loss, restart
  *	peers.c		what store and reader say
  *	places.c	the machines sessions run on, and what their links say
+ *	chores.c	work on the store that clients ask for: pruning
  */
 #pragma once
 
@@ -37,6 +38,7 @@ struct kb_place;
 struct kb_role_process;
 struct kb_conn;
 struct kb_live;
+struct kb_chore;
 
 /* ---- Role processes (process.c) -------------------------------------------------------------- */
 
@@ -130,6 +132,15 @@ void kb_places_use_store(struct kb_main *m);
 void kb_places_shut_down(struct kb_main *m);
 bool kb_places_linked(const struct kb_main *m);
 
+/* ---- Chores (chores.c) ----------------------------------------------------------------------- */
+
+/* The client is answered when the store has done it, or was lost. */
+int kb_chore_prune(struct kb_conn *conn, uint32_t request, const Kb__Control__PruneRequest *what,
+	struct kb_err *err);
+void kb_chore_pruned(struct kb_role_process *store, const Kb__Role__StorePruned *msg);
+void kb_chores_store_gone(struct kb_role_process *store, const struct kb_err *why);
+void kb_chores_forget_conn(struct kb_main *m, const struct kb_conn *conn);
+
 /* ---- main ------------------------------------------------------------------------------------ */
 
 struct kb_main {
@@ -145,6 +156,7 @@ struct kb_main {
 	size_t n_conns;
 	TAILQ_HEAD(kb_lives, kb_live) lives;
 	size_t n_lives;
+	TAILQ_HEAD(kb_chores, kb_chore) chores;
 	TAILQ_HEAD(kb_processes, kb_role_process) processes;
 	uint32_t last_number;
 	struct kb_role_process *store; /* NULL: none now */
@@ -222,6 +234,8 @@ enum kb_live_event {
 
 /* Start what is missing of the store and of the links that are needed, and connect them. */
 void kb_peers_ensure(struct kb_main *m);
+/* Only the store; what is sent to it before it is up waits. */
+int kb_peers_ensure_store(struct kb_main *m, struct kb_err *err);
 /* A role was lost: later, and not too often, kb_peers_ensure(). failures: in a row. */
 void kb_peers_respawn(struct kb_main *m, unsigned failures);
 /* An event for every session that is (place not NULL) of this place and (queued) not launched. */

@@ -30,6 +30,20 @@ void kb_peers_tell(struct kb_main *m, const struct kb_place *place, bool queued,
 
 /* ---- Coming up ------------------------------------------------------------------------------- */
 
+int kb_peers_ensure_store(struct kb_main *m, struct kb_err *err)
+{
+	int r;
+
+	if (m->stopping != KB_RUNS)
+		return kb_err_set(err, KB_ERR_UNREACHABLE, "the supervisor is leaving");
+	if (m->store)
+		return 0;
+	r = kb_process_start(m, &store_kind, NULL, &m->store, err);
+	if (r == 0)
+		kb_places_use_store(m);
+	return r;
+}
+
 void kb_peers_ensure(struct kb_main *m)
 {
 	struct kb_place *place, *next;
@@ -37,13 +51,10 @@ void kb_peers_ensure(struct kb_main *m)
 
 	if (m->stopping != KB_RUNS)
 		return;
-	if (!m->store) {
-		if (kb_process_start(m, &store_kind, NULL, &m->store, &err) < 0) {
-			kb_log_error("%s", err.msg);
-			kb_peers_tell(m, NULL, true, KB_EV_FAILED, &err);
-			return;
-		}
-		kb_places_use_store(m);
+	if (kb_peers_ensure_store(m, &err) < 0) {
+		kb_log_error("%s", err.msg);
+		kb_peers_tell(m, NULL, true, KB_EV_FAILED, &err);
+		return;
 	}
 	for (place = TAILQ_FIRST(&m->places); place; place = next) {
 		next = TAILQ_NEXT(place, entry);
@@ -119,6 +130,12 @@ static int on_unstorable(struct kb_role_process *p, const Kb__Role__SessionUnsto
 	return 0;
 }
 
+static int on_pruned(struct kb_role_process *p, const Kb__Role__StorePruned *msg)
+{
+	kb_chore_pruned(p, msg);
+	return 0;
+}
+
 static int store_message(
 	struct kb_role_process *p, const uint8_t *data, size_t len, struct kb_err *err)
 {
@@ -133,6 +150,8 @@ static int store_message(
 		r = on_finished(p, msg->finished);
 	else if (msg->body_case == KB__ROLE__FROM_STORE__BODY_UNSTORABLE)
 		r = on_unstorable(p, msg->unstorable);
+	else if (msg->body_case == KB__ROLE__FROM_STORE__BODY_PRUNED)
+		r = on_pruned(p, msg->pruned);
 	else
 		r = kb_err_set(err, KB_ERR_INVALID, "an unknown message");
 	kb__role__from_store__free_unpacked(msg, NULL);
@@ -146,6 +165,7 @@ static void store_gone(struct kb_role_process *p, const struct kb_err *why)
 	struct kb_live *live, *next;
 
 	m->store = NULL;
+	kb_chores_store_gone(p, why);
 	for (live = TAILQ_FIRST(&m->lives); live; live = next) {
 		next = TAILQ_NEXT(live, entry);
 		if (live->store == p)

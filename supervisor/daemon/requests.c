@@ -266,6 +266,11 @@ static int on_ask(const struct call *c, struct kb_err *err)
 	return kb_peers_ask(c->conn, c->request->id, c->request->ask, c->fd, err);
 }
 
+static int on_prune(const struct call *c, struct kb_err *err)
+{
+	return kb_chore_prune(c->conn, c->request->id, c->request->prune, err);
+}
+
 static int on_shutdown(const struct call *c, struct kb_err *err)
 {
 	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
@@ -293,6 +298,7 @@ static const struct {
 	[KB__CONTROL__REQUEST__BODY_STOP] = {"stop", on_stop},
 	[KB__CONTROL__REQUEST__BODY_ASK] = {"ask", on_ask},
 	[KB__CONTROL__REQUEST__BODY_SHUTDOWN] = {"shutdown", on_shutdown},
+	[KB__CONTROL__REQUEST__BODY_PRUNE] = {"prune", on_prune},
 };
 
 int kb_request_handle(

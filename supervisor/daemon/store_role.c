@@ -10,9 +10,14 @@
  * concerned cannot be recorded any more, main hears of it and ends them. What was acknowledged
  * stays.
  *
+ * When the database gives a transaction up before its commit, the commit that tells so is made
+ * before anything else is put (settle()): nobody else's records shall be in that one.
+ *
  * A session is finished when its last block is in, or its link has closed. When main is lost, links
  * go on delivering what their machines still have (they end by themselves); then, or after a
  * bounded wait, what is still open is finished as incomplete, and the role ends.
+ *
+ * Pruning goes on between all this, a bounded step in each turn of the loop.
  */
 #include <errno.h>
 #include <signal.h>
@@ -50,6 +55,14 @@ struct stored {
 	char *reason;
 };
 
+/* One at a time; the others wait. */
+struct prune {
+	TAILQ_ENTRY(prune) entry;
+	uint32_t number; /* main's, for the answer */
+	struct kb_prune what;
+	struct kb_pruned sum;
+};
+
 struct store_link {
 	struct store *store;
 	TAILQ_ENTRY(store_link) entry;
@@ -63,9 +76,11 @@ struct store {
 	struct kb_loop *loop;
 	struct kb_store *db;
 	struct kb_channel *main; /* NULL: lost */
-	struct kb_source *turn, *orphan;
+	struct kb_source *turn, *orphan, *prune;
 	TAILQ_HEAD(, stored) sessions;
 	TAILQ_HEAD(, store_link) links;
+	TAILQ_HEAD(, prune) prunes;
+	bool unsettled;	  /* an append or begin failed: commit before anything else */
 	bool dirty, grew; /* since the commit; since the last turn */
 	unsigned blocks;
 	int64_t dirty_since;
@@ -216,11 +231,29 @@ static void commit(struct store *st)
 	after_commit(st, r < 0 ? &err : NULL);
 }
 
+static void finish_all_due(struct store *st);
+
+static void unsettle(struct store *st)
+{
+	st->unsettled = true;
+	(void)kb_source_arm(st->turn, 0, NULL);
+}
+
+static void settle(struct store *st)
+{
+	if (!st->unsettled)
+		return;
+	st->unsettled = false;
+	commit(st);
+	finish_all_due(st);
+}
+
 static void on_turn(void *arg)
 {
 	struct store *st = arg;
 	bool late = kb_now_mono() - st->dirty_since >= (int64_t)COMMIT_MS * 1000000;
 
+	settle(st);
 	if (!st->dirty)
 		return;
 	if (st->grew && !late && st->blocks < COMMIT_BLOCKS) {
@@ -251,7 +284,7 @@ static void finish_if_due(struct store *st, struct stored *s)
 {
 	struct store_link *l = find_link(st, s->link);
 
-	if (!s->finish_asked || s->finish_put)
+	if (!s->finish_asked || s->finish_put || st->unsettled)
 		return;
 	if (s->appended >= s->last_seq || s->failed || !l || !l->ch) {
 		/* What main knows of is missing. */
@@ -276,6 +309,7 @@ static void finish_orphans(struct store *st)
 {
 	struct stored *s, *next;
 
+	settle(st);
 	for (s = TAILQ_FIRST(&st->sessions); s; s = next) {
 		next = TAILQ_NEXT(s, entry);
 		if (!s->finish_asked) {
@@ -320,6 +354,7 @@ static void append(struct store *st, struct stored *s, const Kb__Role__AppendBlo
 	s->appended = KB_MAX(s->appended, last);
 	if (r < 0) {
 		fail_session(st, s, &err);
+		unsettle(st);
 		return;
 	}
 	s->dirty = true;
@@ -361,6 +396,7 @@ static int on_link_message(struct kb_channel *ch, uint32_t stream, const uint8_t
 			kb__role__link_to_store__free_unpacked(msg, NULL);
 		return kb_err_set(err, KB_ERR_INVALID, "a link's message is malformed");
 	}
+	settle(l->store);
 	if (!find_session(l->store, msg->append->session)) {
 		park(l, msg);
 		return 0;
@@ -406,6 +442,7 @@ static void on_link_closed(struct kb_channel *ch, const struct kb_err *why, void
 	if (why)
 		kb_log_error("link %u: %s", l->number, why->msg);
 	drop_link(l);
+	settle(st);
 	finish_all_due(st);
 	leave_if_done(st);
 }
@@ -462,6 +499,7 @@ static int on_begin(struct store *st, const Kb__Role__BeginSession *msg, struct 
 	TAILQ_INSERT_TAIL(&st->sessions, s, entry);
 	if (kb_store_session_begin(st->db, msg->meta.data, msg->meta.len, &why) < 0) {
 		fail_session(st, s, &why);
+		unsettle(st);
 	} else {
 		s->dirty = true;
 		mark_dirty(st);
@@ -489,6 +527,65 @@ static int on_finish(struct store *st, const Kb__Role__FinishSession *msg, struc
 	return 0;
 }
 
+static void tell_pruned(struct store *st, const struct prune *p, const struct kb_err *why)
+{
+	Kb__Role__StorePruned pruned = KB__ROLE__STORE_PRUNED__INIT;
+	Kb__Role__FromStore msg = KB__ROLE__FROM_STORE__INIT;
+	Kb__Role__RoleError error;
+
+	if (why) {
+		kb_role_error_fill(&error, why);
+		pruned.error = &error;
+	}
+	pruned.number = p->number;
+	pruned.sessions = p->sum.sessions;
+	pruned.records = p->sum.records;
+	pruned.bytes = p->sum.bytes;
+	pruned.left_bytes = p->sum.left_bytes;
+	msg.body_case = KB__ROLE__FROM_STORE__BODY_PRUNED;
+	msg.pruned = &pruned;
+	tell_main(st, &msg);
+}
+
+static void drop_prune(struct store *st, struct prune *p)
+{
+	TAILQ_REMOVE(&st->prunes, p, entry);
+	free(p);
+}
+
+static void on_prune_turn(void *arg)
+{
+	struct store *st = arg;
+	struct prune *p = TAILQ_FIRST(&st->prunes);
+	struct kb_err err;
+	int r;
+
+	if (!p)
+		return;
+	settle(st);
+	if (st->dirty)
+		commit(st);
+	r = kb_store_prune_step(st->db, &p->what, &p->sum, &err);
+	if (r <= 0) {
+		tell_pruned(st, p, r < 0 ? &err : NULL);
+		drop_prune(st, p);
+	}
+	if (!TAILQ_EMPTY(&st->prunes))
+		(void)kb_source_arm(st->prune, 0, NULL);
+}
+
+static int on_prune(struct store *st, const Kb__Role__PruneStore *msg, struct kb_err *err)
+{
+	struct prune *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return kb_err_nomem(err);
+	p->number = msg->number;
+	p->what = (struct kb_prune){.keep_ns = msg->keep_ns, .max_bytes = msg->max_bytes};
+	TAILQ_INSERT_TAIL(&st->prunes, p, entry);
+	return kb_source_arm(st->prune, 0, err);
+}
+
 static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,
 	int fd, void *arg, struct kb_err *err)
 {
@@ -499,12 +596,15 @@ static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t
 
 	if (!msg)
 		return kb_err_set(err, KB_ERR_INVALID, "main's message is malformed");
+	settle(st);
 	if (msg->body_case == KB__ROLE__TO_STORE__BODY_LINK)
 		r = on_add_link(st, msg->link, kb_steal_fd(&guard), err);
 	else if (msg->body_case == KB__ROLE__TO_STORE__BODY_BEGIN)
 		r = on_begin(st, msg->begin, err);
 	else if (msg->body_case == KB__ROLE__TO_STORE__BODY_FINISH)
 		r = on_finish(st, msg->finish, err);
+	else if (msg->body_case == KB__ROLE__TO_STORE__BODY_PRUNE)
+		r = on_prune(st, msg->prune, err);
 	else
 		r = kb_err_set(err, KB_ERR_INVALID, "main's message is unknown");
 	kb__role__to_store__free_unpacked(msg, NULL);
@@ -574,6 +674,8 @@ static int set_up(struct store *st, struct kb_err *err)
 	if (r == 0)
 		r = kb_loop_timer(st->loop, on_orphan_timer, st, &st->orphan, err);
 	if (r == 0)
+		r = kb_loop_timer(st->loop, on_prune_turn, st, &st->prune, err);
+	if (r == 0)
 		r = kb_channel_create(st->loop, KB_ROLE_FD, &main_ops, st, &st->main, err);
 	return r;
 }
@@ -584,6 +686,9 @@ static void tear_down(struct store *st)
 		drop_link(TAILQ_FIRST(&st->links));
 	kb_source_destroy(st->turn);
 	kb_source_destroy(st->orphan);
+	kb_source_destroy(st->prune);
+	while (!TAILQ_EMPTY(&st->prunes))
+		drop_prune(st, TAILQ_FIRST(&st->prunes));
 	kb_channel_destroy(st->main);
 	kb_store_close(st->db);
 	kb_loop_destroy(st->loop);
@@ -598,6 +703,7 @@ int kb_store_role(const char *dir)
 	signal(SIGPIPE, SIG_IGN);
 	TAILQ_INIT(&st.sessions);
 	TAILQ_INIT(&st.links);
+	TAILQ_INIT(&st.prunes);
 	r = set_up(&st, &err);
 	if (r < 0) {
 		kb_log_error("%s", err.msg);

@@ -236,6 +236,63 @@ static void test_narrow(void **state)
 	free(text);
 }
 
+static void check_tombstones(const char *place, const uint8_t *a, const uint8_t *b)
+{
+	struct kb_reader *reader;
+	char *text, first[KB_ULID_TEXT], second[KB_ULID_TEXT];
+	size_t len;
+	struct kb_view view = fix_view(&text, &len);
+	struct kb_err err;
+
+	kb_ulid_format(a, first);
+	kb_ulid_format(b, second);
+	view.json = true;
+	assert_int_equal(kb_reader_open(place, &reader, &err), 0);
+	assert_int_equal(kb_reader_sessions(reader, &view, &err), 0);
+	kb_reader_close(reader);
+	fix_view_end(&view);
+	has(text, first);
+	has(text, second);
+	has(text, "\"state\": \"pruned\"");
+	has(text, "\"name\": \"open-otter\"");
+	free(text);
+}
+
+/* Somebody died while the blocks were going: the session is gone all the same, nothing is tampered
+ * with, and the next one goes on. */
+static void test_prune_interrupted(void **state)
+{
+	char *place = fix_dir();
+	const struct kb_prune old = {.keep_ns = 1};
+	KB_FREE char *said = NULL, *said2 = NULL;
+	struct kb_pruned sum = {0};
+	struct kb_store *store;
+	uint8_t id[KB_ULID_SIZE];
+	struct kb_err err;
+	int steps = 0;
+
+	assert_int_equal(kb_store_open(place, &store, &err), 0);
+	fix_begin(store, "first-otter", id);
+	fix_story(store, id);
+	assert_int_equal(kb_store_prune_step(store, &old, &sum, &err), 1);
+	assert_int_equal(sum.sessions, 1);
+	kb_store_close(store);
+	assert_int_equal(fix_verify(place, "all", &said), KB_VERIFY_INTACT);
+	has(said, "pruned      1 session  15 records");
+	assert_int_equal(kb_store_open(place, &store, &err), 0);
+	sum = (struct kb_pruned){0};
+	while (kb_store_prune_step(store, &old, &sum, &err) == 1)
+		steps++;
+	assert_int_equal(steps, 1); /* the blocks that were left */
+	assert_int_equal(sum.sessions, 0);
+	assert_int_equal(sum.left_bytes, 0);
+	fix_begin(store, "again-otter", id); /* life goes on */
+	fix_story(store, id);
+	kb_store_close(store);
+	assert_int_equal(fix_verify(place, "again-otter", &said2), KB_VERIFY_INTACT);
+	fix_dir_remove(place);
+}
+
 static void test_prune(void **state)
 {
 	char *place = fix_dir();
@@ -267,7 +324,9 @@ static void test_prune(void **state)
 	assert_int_equal(fix_verify(place, "all", &said), KB_VERIFY_INCOMPLETE);
 	assert_null(strstr(said, "removed")); /* dropped is not taken away */
 	assert_null(strstr(said, "first-otter"));
+	has(said, "pruned      2 sessions  30 records");
 	kb_store_close(store);
+	check_tombstones(place, a, b);
 	fix_dir_remove(place);
 }
 
@@ -323,6 +382,7 @@ int main(void)
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_narrow),
 		cmocka_unit_test(test_prune),
+		cmocka_unit_test(test_prune_interrupted),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

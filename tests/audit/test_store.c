@@ -320,18 +320,59 @@ static int full_disk(const char *dir)
 	return 0;
 }
 
-static void test_full_disk(void **state)
+/* An early commit on behalf of one session fails: what the other had in it is gone as well, and
+ * nobody may acknowledge it. */
+static int full_disk_for_two(const char *dir)
+{
+	struct kb_store *store;
+	uint8_t quiet[KB_ULID_SIZE], loud[KB_ULID_SIZE];
+	struct kb_err err = {0};
+	uint64_t n = 0;
+	int r = 0;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		mount("kbsup", dir, "tmpfs", 0, "size=6m") < 0)
+		return 77;
+	store = open_store(dir);
+	fix_begin(store, "quiet-otter", quiet);
+	fix_begin(store, "loud-otter", loud);
+	assert_int_equal(kb_store_commit(store, &err), 0);
+	assert_int_equal(append(store, quiet, 1, 10, &err), 0);
+	for (; r == 0 && n < 50000000; n += 60000)
+		r = append(store, loud, n + 1, 60000, &err);
+	assert_int_equal(r, -KB_ERR_SYSTEM);
+	assert_int_equal(kb_store_commit(store, &err), -KB_ERR_SYSTEM);
+	assert_int_equal(err.errnum, ENOSPC);
+	assert_int_equal(kb_store_last_seq(store, quiet), 0);
+	assert_int_equal(append(store, quiet, 1, 10, &err), 0); /* sent again */
+	finish(store, quiet);
+	kb_store_close(store);
+	assert_int_equal(check_records(dir, quiet), 11);
+	return 0;
+}
+
+static void in_child(int (*fn)(const char *dir), const char *dir)
 {
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0)
-		_exit(full_disk(((struct place *)*state)->dir));
+		_exit(fn(dir));
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
 	if (WEXITSTATUS(status) == 77)
 		skip();
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_full_disk(void **state)
+{
+	in_child(full_disk, ((struct place *)*state)->dir);
+}
+
+static void test_full_disk_for_two(void **state)
+{
+	in_child(full_disk_for_two, ((struct place *)*state)->dir);
 }
 
 /* ---- Stores that are not ours to read -------------------------------------------------------- */
@@ -636,6 +677,7 @@ int main(void)
 		PLACE(test_big),
 		PLACE(test_killed),
 		PLACE(test_full_disk),
+		PLACE(test_full_disk_for_two),
 		PLACE(test_newer),
 		PLACE(test_no_store),
 		PLACE(test_cut_file),

@@ -80,9 +80,56 @@ verified() {
     expect_out 'the whole session has been removed'
 }
 
+pruned_after_one() {
+    stop_supervisor
+    rm -rf "$XDG_STATE_HOME/kbsup/"store*
+    record_one
+    pruned
+}
+
+# Tombstones, beside a session that runs and one that is kept.
+pruned() {
+    run kbsup audit prune
+    expect_status 2
+    expect_one_error
+    run kbsup audit prune --keep soon
+    expect_status 2
+    expect_one_error
+    kbsup run --workspace "$WS" --name live --detach -- sleep 1000
+    run kbsup audit prune --keep 1d --json
+    expect_status 0
+    holds "d['sessions'] == 0 and d['left_bytes'] > 0"
+    run kbsup audit prune --keep 0s
+    expect_status 0
+    expect_out 'dropped 1 session with'
+    run kbsup audit sessions
+    expect_out 'records, pruned '
+    expect_out 'live'
+    run kbsup audit sessions --json
+    holds "[s['state'] for s in d] == ['pruned', 'running']"
+    run kbsup audit verify all
+    expect_status 3 # one still runs
+    expect_out 'dropped on purpose'
+    run kbsup ps -a --json
+    holds "[s['name'] for s in d] == ['live']"
+    run kbsup stop live
+    run kbsup audit prune --max-size 1
+    expect_out 'dropped 1 session'
+    run kbsup audit verify all
+    expect_status 0
+    expect_out 'pruned      2 sessions'
+    # Without the store's key nobody makes a tombstone.
+    stop_supervisor
+    sed -i 's/ pruned \([0-9]*\)[0-9] / pruned \10 /' "$XDG_STATE_HOME/kbsup/store.heads"
+    run kbsup audit verify all
+    expect_status 1
+    expect_out 'the whole session has been removed'
+}
+
 tap 'a session is recorded' record_one
 tap 'people get what they ask for' asked_by_people
 tap 'programs get the words of the contract' asked_by_programs
 tap 'pages appear whole or not at all' pages
 tap 'the record is held against what was signed' verified
+tap 'old sessions are dropped, and that shows' pruned_after_one
 tap_end
