@@ -217,6 +217,59 @@ static int flatten(struct loader *ld, struct kb_err *err)
 	return 0;
 }
 
+/* A path as a string of the language. */
+static int put_quoted(struct kb_buf *buf, const char *path, struct kb_err *err)
+{
+	int r = kb_buf_puts(buf, " \"", err);
+
+	for (; *path && r >= 0; path++) {
+		bool plain = (unsigned char)*path >= ' ' && (unsigned char)*path < 0x7f &&
+			     *path != '"' && *path != '\\';
+
+		r = plain ? kb_buf_append(buf, path, 1, err)
+			  : kb_buf_printf(buf, err, "\\x%02x", (unsigned char)*path);
+	}
+	return r < 0 ? r : kb_buf_puts(buf, "\"", err);
+}
+
+static int put_programs(
+	struct kb_buf *buf, const char *intent, const char *const *path, struct kb_err *err)
+{
+	int r = kb_buf_puts(buf, intent, err);
+
+	for (; *path && r >= 0; path++)
+		r = put_quoted(buf, *path, err);
+	return r < 0 ? r : kb_buf_puts(buf, "\n", err);
+}
+
+/* What the command is made of, as a file of its own beside the policy that was asked for: its lines
+ * can be named, and what that policy or the workspace's takes away stays away. */
+static int load_programs(struct loader *ld, struct kb_err *err)
+{
+	struct kb_unit *unit = &ld->units[ld->len].unit;
+	struct kb_buf text KB_BUF_CLEANUP;
+	int r;
+
+	if (ld->len == KB_FILES_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT, "more than %d policy files", KB_FILES_MAX);
+	kb_buf_init(&text, KB_SOURCE_MAX);
+	r = kb_buf_puts(&text, "policy programs version 1 {\n", err);
+	if (r >= 0)
+		r = put_programs(&text, "fs read", ld->opts->programs, err);
+	if (r >= 0)
+		r = put_programs(&text, "exec allow", ld->opts->programs, err);
+	if (r >= 0)
+		r = kb_buf_puts(&text, "}\n", err);
+	if (r >= 0)
+		r = kb_unit_load(ld->policy, (const char *)kb_buf_data(&text), kb_buf_len(&text),
+			"the command's programs", false, unit, ld->diags, err);
+	if (r < 0)
+		return r;
+	ld->units[ld->len++].key = unit->source->name;
+	unit->source->level = ld->units[0].unit.source->level;
+	return 0;
+}
+
 /* The workspace's own file comes nearest (level 0), and may only take away: check.c sees to it. */
 static int load_tightening(struct loader *ld, struct kb_err *err)
 {
@@ -250,6 +303,8 @@ static int finish(struct loader *ld, struct kb_err *err)
 	r = follow(ld, 0, ld->opts && ld->opts->tighten, err);
 	if (r >= 0 && ld->opts && ld->opts->tighten)
 		r = load_tightening(ld, err);
+	if (r >= 0 && ld->opts && ld->opts->programs && ld->opts->programs[0])
+		r = load_programs(ld, err);
 	if (r >= 0)
 		r = flatten(ld, err);
 	if (r >= 0 && kb_vars_apply(policy, ld->diags) < 0)

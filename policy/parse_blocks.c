@@ -174,7 +174,8 @@ static int agent_name(struct kb_parser *ps, const char **ret, const char *what)
 	return 0;
 }
 
-static int agent_command(struct kb_parser *ps, struct kb_agent *agent)
+/* Strings, NULL-terminated. */
+static int agent_words(struct kb_parser *ps, const char *const **ret, const char *what)
 {
 	struct kb_operands words = {0};
 	const char **argv;
@@ -186,13 +187,13 @@ static int agent_command(struct kb_parser *ps, struct kb_agent *agent)
 			return r;
 	}
 	if (!words.len)
-		return kb_parse_fail(ps, "the command in quotes");
+		return kb_parse_fail(ps, what);
 	argv = kb_arena_alloc(ps->arena, (words.len + 1) * sizeof(*argv));
 	if (!argv)
 		return -1;
 	for (size_t i = 0; i < words.len; i++)
 		argv[i] = words.items[i].text;
-	agent->command = argv;
+	*ret = argv;
 	return 0;
 }
 
@@ -203,7 +204,9 @@ static int agent_line(struct kb_parser *ps, struct kb_agent *agent)
 	if (kb_parse_accept(ps, "policy"))
 		return agent_name(ps, &agent->policy, "the name of a policy");
 	if (kb_parse_accept(ps, "command"))
-		return agent_command(ps, agent);
+		return agent_words(ps, &agent->command, "the command in quotes");
+	if (kb_parse_accept(ps, "rootfs"))
+		return agent_words(ps, &agent->programs, "the name of a program in quotes");
 	if (kb_parse_accept(ps, "package")) {
 		r = agent_name(ps, &agent->package_kind, "npm, pip or apt");
 		return r ? r : agent_name(ps, &agent->package, "the package's name");
@@ -212,7 +215,7 @@ static int agent_line(struct kb_parser *ps, struct kb_agent *agent)
 		r = kb_parse_expect(ps, "file");
 		return r ? r : agent_name(ps, &agent->context, "a path in quotes");
 	}
-	return kb_parse_fail(ps, "policy, command, package or context");
+	return kb_parse_fail(ps, "policy, command, package, rootfs or context");
 }
 
 /* agent NAME { … } */
@@ -227,6 +230,7 @@ int kb_parse_agent(struct kb_parser *ps, struct kb_unit *unit)
 	agent->line = kb_parse_peek(ps)->pos.line;
 	agent->file = ps->source->name;
 	agent->command = nothing;
+	agent->programs = nothing;
 	r = agent_name(ps, &agent->name, "the agent's name");
 	agent->policy = agent->name;
 	if (!r)

@@ -62,6 +62,9 @@ struct kb_policy_options {
 	const char *const *env; /* the launching user's environment for `env pass`; may be NULL */
 	const char *tighten; /* a policy file from the workspace, laid over the policy asked for: it
 				may only take away (deny, hide, lower limits). May be NULL */
+	/* Absolute paths of the machine that the session's command is made of: read and run, as if
+	 * the policy said so. NULL-terminated; may be NULL */
+	const char *const *programs;
 };
 
 struct kb_policy;
@@ -289,7 +292,8 @@ struct kb_agent {
 	const char *const *command; /* NULL-terminated; empty: the user's shell */
 	const char *package_kind;   /* "npm", "pip", "apt" …, or NULL */
 	const char *package;
-	const char *context; /* file that tells the agent its limits; ~ expanded; or NULL */
+	const char *const *programs; /* what its root file system must hold; NULL-terminated */
+	const char *context;	     /* file that tells the agent its limits, as written; or NULL */
 	const char *file;
 	unsigned line;
 };

@@ -48,6 +48,27 @@ void kb_environment_default(struct kb_environment *env, const char *name, const 
 	kb_environment_set(env, var);
 }
 
+void kb_environment_path(struct kb_environment *env, const char *const *dirs)
+{
+	char **old = find(env, "PATH", 4), *joined KB_FREE = kb_xstrdup("PATH=");
+
+	if (!*dirs)
+		return;
+	for (; *dirs; dirs++) {
+		char *longer = kb_xprintf("%s%s%s", joined, *dirs, dirs[1] || old ? ":" : "");
+
+		free(joined);
+		joined = longer;
+	}
+	if (old) {
+		char *longer = kb_xprintf("%s%s", joined, *old + strlen("PATH="));
+
+		free(joined);
+		joined = longer;
+	}
+	kb_environment_set(env, joined);
+}
+
 int kb_environment_options(
 	struct kb_environment *env, const struct kb_args *args, struct kb_err *err)
 {

@@ -21,6 +21,10 @@ static void read_agent(struct kb_profile *profile, const char *agent)
 			profile->policy = agents[i].policy;
 		if (agents[i].command && agents[i].command[0])
 			profile->command = agents[i].command;
+		profile->package_kind = agents[i].package_kind;
+		profile->package = agents[i].package;
+		profile->programs = agents[i].programs;
+		profile->context = agents[i].context;
 	}
 }
 

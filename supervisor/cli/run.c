@@ -1,5 +1,6 @@
 /* kbsup run: one session, from the request to the command's exit status. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include "environment.h"
 #include "policies.h"
 #include "profile.h"
+#include "program.h"
 #include "pump.h"
 #include "start.h"
 #include "supervisor/base/str.h"
@@ -31,6 +33,8 @@ struct run {
 	struct kb_bundle *bundle;
 	struct kb_buf encoded;
 	struct kb_environment env;
+	struct kb_program_needs needs;
+	char *context;
 	char workspace[PATH_MAX], rootfs[PATH_MAX], cwd[PATH_MAX];
 	const char *command[COMMAND_MAX];
 	struct kb_keys keys;
@@ -46,6 +50,8 @@ static void finish(struct run *run)
 	kb_profile_finish(&run->profile);
 	kb_buf_finish(&run->encoded);
 	kb_environment_finish(&run->env);
+	kb_program_needs_finish(&run->needs);
+	free(run->context);
 }
 
 static const char *user_name(void)
@@ -123,6 +129,81 @@ static int find_places(struct run *run, struct kb_err *err)
 	return 0;
 }
 
+/* Programs of a root file system that is not this machine's. */
+static bool rootfs_has(const struct run *run, const char *name)
+{
+	static const char *const dirs[] = {"usr/local/bin", "usr/bin", "usr/sbin", "bin", "sbin"};
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(dirs); i++) {
+		char *path KB_FREE = kb_xprintf("%s/%s/%s", run->rootfs, dirs[i], name);
+
+		if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* 1: there is no such program. */
+static int find_program(struct run *run, const char *name, struct kb_err *err)
+{
+	struct kb_program_where where = {
+		.path = getenv("PATH"),
+		.home = run->policies.dirs.home,
+		.workspace = run->workspace,
+	};
+
+	if (run->request.rootfs)
+		return strchr(name, '/') || rootfs_has(run, name) ? 0 : 1;
+	return kb_program_needs_add(&run->needs, &where, name, err);
+}
+
+static int not_installed(const struct run *run, const char *name, struct kb_err *err)
+{
+	static const struct {
+		const char *kind, *install;
+	} ways[] = {{"npm", "npm install -g"}, {"pip", "pipx install"}, {"apt", "apt install"}};
+	const struct kb_profile *p = &run->profile;
+
+	kb_err_set(err, KB_ERR_NOTFOUND, "the agent %s needs the program %s, which is not %s",
+		run->request.agent, name, run->request.rootfs ? "in --rootfs" : "in your PATH");
+	for (size_t i = 0; p->package && i < KB_ARRAY_LEN(ways); i++)
+		if (!strcmp(ways[i].kind, p->package_kind) && !strcmp(name, p->command[0]))
+			return kb_err_hint(err, "install it: %s %s", ways[i].install, p->package);
+	return kb_err_hint(err, "install %s, or correct the PATH", name);
+}
+
+/* A command of the user's own that is not there is the session's to report, as a shell would. */
+static int find_programs(struct run *run, struct kb_err *err)
+{
+	const struct kb_profile *p = &run->profile;
+	int r = 0;
+
+	for (const char *const *name = p->programs; name && *name && r == 0; name++) {
+		r = find_program(run, *name, err);
+		if (r > 0)
+			return not_installed(run, *name, err);
+	}
+	if (r == 0 && p->command)
+		r = find_program(run, p->command[0], err);
+	if (r > 0 && !run->args->n_tail)
+		return not_installed(run, p->command[0], err);
+	if (r >= 0 && run->args->n_tail)
+		r = find_program(run, run->args->tail[0], err);
+	run->policies.options.programs = (const char *const *)run->needs.paths;
+	return r < 0 ? r : 0;
+}
+
+static void find_context(struct run *run)
+{
+	const char *file = run->profile.context;
+
+	if (!file)
+		return;
+	run->context = file[0] == '~' ? kb_xprintf("%s%s", run->policies.dirs.home, file + 1)
+				      : kb_xstrdup(file);
+	run->request.context = run->context;
+}
+
 static int compile(struct run *run, struct kb_err *err)
 {
 	const char *agent = kb_args_value(run->args, "agent");
@@ -136,6 +217,8 @@ static int compile(struct run *run, struct kb_err *err)
 		    ? kb_profile_load(&run->policies, run->request.agent, &run->profile, err)
 		    : 0;
 	if (r == 0)
+		r = find_programs(run, err);
+	if (r == 0)
 		r = kb_policies_compile(&run->policies, policy ? policy : run->profile.policy,
 			&run->policy, &run->encoded, err);
 	if (r == 0)
@@ -146,6 +229,7 @@ static int compile(struct run *run, struct kb_err *err)
 	run->request.bundle = kb_buf_data(&run->encoded);
 	run->request.bundle_len = kb_buf_len(&run->encoded);
 	run->request.policy = kb_policy_name(run->policy);
+	find_context(run);
 	return 0;
 }
 
@@ -157,6 +241,7 @@ static int make_environment(struct run *run, struct kb_err *err)
 
 	for (size_t i = 0; i < n; i++)
 		kb_environment_set(&run->env, vars[i]);
+	kb_environment_path(&run->env, (const char *const *)run->needs.dirs);
 	r = kb_environment_options(&run->env, run->args, err);
 	if (r < 0)
 		return r;

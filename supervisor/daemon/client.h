@@ -138,6 +138,7 @@ struct kb_run {
 	const char *policy;
 	const char *const *policy_files;     /* NULL-terminated, may be NULL */
 	const char *lane, *runtime, *rootfs; /* NULL: not given */
+	const char *context; /* where the agent looks for what it is told; NULL: nowhere */
 	bool detach;	     /* start without an attachment; `ended` is not called */
 	bool stop_on_hangup; /* end the session when this client goes without detaching */
 };

@@ -320,6 +320,8 @@ static void fill_run(
 	m->runtime = (char *)run->runtime;
 	m->has_rootfs = run->rootfs != NULL;
 	m->rootfs = kb_bytes_of(run->rootfs);
+	m->has_context = run->context != NULL;
+	m->context = kb_bytes_of(run->context);
 	m->has_stop_on_hangup = 1;
 	m->stop_on_hangup = run->stop_on_hangup;
 }

@@ -192,6 +192,9 @@ static int make_start(struct kb_live *live, const Kb__Control__RunRequest *run, 
 	start.user = run->user;
 	start.has_rootfs = run->has_rootfs;
 	start.rootfs = run->rootfs;
+	start.agent = run->agent;
+	start.has_context = run->has_context;
+	start.context = run->context;
 	r = pack(&start.base, &live->start, &live->start_len, err);
 	free(spec.proto.env);
 	return r;

@@ -26,14 +26,24 @@
 #include "supervisor/base/util.h"
 #include "supervisor/guest/etc.h"
 #include "supervisor/guest/glob.h"
+#include "supervisor/guest/keep.h"
 #include "supervisor/guest/mount.h"
 
 #define ENTRIES_MAX  4096
 #define SKELETON_MAX (4u << 20) /* bytes of the read-only skeleton */
+#define KEPT_MAX     64
 #define SCRATCH_MAX  (16u << 20)
 
 /* In order of precedence for one path: the last wins. */
-enum entry_kind { ENTRY_PRIVATE, ENTRY_READ, ENTRY_WRITE, ENTRY_HIDE, ENTRY_INIT };
+enum entry_kind {
+	ENTRY_PRIVATE,
+	ENTRY_KEEP,
+	ENTRY_READ,
+	ENTRY_WRITE,
+	ENTRY_HIDE,
+	ENTRY_INIT,
+	ENTRY_FACTS,
+};
 
 struct entry {
 	enum entry_kind kind;
@@ -53,6 +63,8 @@ struct build {
 	int source; /* root of the machine's files, or AT_FDCWD */
 	int hidden_dir, hidden_file;
 	unsigned n_private;
+	uint64_t kept[KEPT_MAX]; /* ids of the mounts of kept trees */
+	unsigned n_kept;
 	struct entry *entries;
 	size_t n_entries;
 	char **matches; /* paths that patterns stood for */
@@ -134,12 +146,30 @@ static int path_error(
 
 /* ---- Making mount points --------------------------------------------------------------------- */
 
-/* Only ours: rootfs and data. */
+static uint64_t mount_id(int fd)
+{
+	struct statx stx;
+
+	return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stx) == 0 && stx.stx_mask & STATX_MNT_ID
+		       ? stx.stx_mnt_id
+		       : 0;
+}
+
+/* Only ours: rootfs, data and the agent's kept trees. */
 static bool is_ours(const struct build *b, int fd)
 {
+	uint64_t id;
 	struct stat st;
 
-	return fstat(fd, &st) == 0 && (st.st_dev == b->root_dev || st.st_dev == b->data_dev);
+	if (fstat(fd, &st) < 0)
+		return false;
+	if (st.st_dev == b->root_dev || st.st_dev == b->data_dev)
+		return true;
+	id = b->n_kept ? mount_id(fd) : 0;
+	for (unsigned i = 0; id && i < b->n_kept; i++)
+		if (b->kept[i] == id)
+			return true;
+	return false;
 }
 
 /* Make one missing component below dir. */
@@ -246,6 +276,29 @@ static int mount_private(struct build *b, const struct entry *e, struct kb_err *
 	return mount_copy(b, e, e->path, dir, 0, 0, err);
 }
 
+/* The agent's own tree of this path, as its last session left it. */
+static int mount_keep(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int dir = -1;
+	KB_CLOSE int there = -1;
+	int r;
+
+	if (!b->spec->profile)
+		return mount_private(b, e, err);
+	if (b->n_kept == KEPT_MAX)
+		return kb_err_set(
+			err, KB_ERR_LIMIT, "the policy keeps more than %d trees", KEPT_MAX);
+	r = kb_keep_open(b->spec->profile, b->spec->home, e->path, &dir, err);
+	if (r == 0)
+		r = mount_copy(b, e, e->path, dir, 0, 0, err);
+	if (r < 0)
+		return r;
+	there = kb_open_below(b->root, e->path, KB_OPEN_DIR);
+	if (there >= 0)
+		b->kept[b->n_kept++] = mount_id(there);
+	return 0;
+}
+
 /* A link of the machine becomes the same link in the skeleton: what it points to is another
  * entry's business. */
 static int copy_link(struct build *b, const struct entry *e, int link, struct kb_err *err)
@@ -331,12 +384,24 @@ static int mount_init(struct build *b, const struct entry *e, struct kb_err *err
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
+/* What the agent is told, once more at the place where it looks. */
+static int mount_facts(struct build *b, const struct entry *e, struct kb_err *err)
+{
+	KB_CLOSE int fd = kb_open_below(b->root, KB_ROOTFS_FACTS, KB_OPEN_EXACT);
+
+	if (fd < 0)
+		return path_error(err, -fd, NULL, KB_ROOTFS_FACTS, "cannot be opened");
+	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
+}
+
 static int (*const mount_entry[])(struct build *, const struct entry *, struct kb_err *) = {
 	[ENTRY_PRIVATE] = mount_private,
+	[ENTRY_KEEP] = mount_keep,
 	[ENTRY_READ] = mount_read,
 	[ENTRY_WRITE] = mount_write,
 	[ENTRY_HIDE] = mount_hide,
 	[ENTRY_INIT] = mount_init,
+	[ENTRY_FACTS] = mount_facts,
 };
 
 /* ---- Collecting the entries ------------------------------------------------------------------ */
@@ -426,7 +491,7 @@ static int add_policy_mounts(struct build *b, struct kb_err *err)
 
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const struct kb_mount *m = &mounts[i];
-		struct entry e = {.kind = kinds[m->kind],
+		struct entry e = {.kind = m->keep ? ENTRY_KEEP : kinds[m->kind],
 			.path = m->path,
 			.mode = 0755,
 			.optional = m->optional,
@@ -492,6 +557,7 @@ static int add_own_entries(struct build *b, struct kb_err *err)
 static int collect_entries(struct build *b, struct kb_err *err)
 {
 	struct entry init = {.kind = ENTRY_INIT, .path = KB_ROOTFS_INIT, .source = b->spec->init};
+	struct entry facts = {.kind = ENTRY_FACTS, .path = b->spec->context};
 	int r = add_entry(b, &init, err);
 
 	if (r < 0 || !b->spec->bundle)
@@ -500,7 +566,9 @@ static int collect_entries(struct build *b, struct kb_err *err)
 	/* The policy's word on a private directory's path replaces ours, by precedence. */
 	if (r == 0)
 		r = add_own_entries(b, err);
-	return r < 0 ? r : add_policy_mounts(b, err);
+	if (r == 0)
+		r = add_policy_mounts(b, err);
+	return r < 0 || !facts.path ? r : add_entry(b, &facts, err);
 }
 
 static int by_depth(const void *a, const void *b)

@@ -24,6 +24,8 @@ struct kb_rootfs_spec {
 	const char *init;	   /* kbsup-init on this machine */
 	uint64_t disk;		   /* bytes of private files; 0: the kernel's default */
 	const char *facts;	   /* text of KB_ROOTFS_FACTS */
+	const char *context;	   /* a second place of it, where the agent looks; or NULL */
+	const char *profile;	   /* directory of kept trees, made when missing; NULL: none */
 	const char *const *hidden; /* of the machine, never visible inside; NULL-terminated */
 };
 

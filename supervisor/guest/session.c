@@ -483,6 +483,8 @@ static int start_container(struct kb_session *s, const Kb__StartSession *msg, st
 			.init = s->options->init,
 			.disk = setup->disk,
 			.facts = setup->facts,
+			.profile = setup->profile,
+			.context = setup->context,
 			.hidden = (const char *const *)setup->hidden},
 	};
 	return kb_container_start(s->loop, &spec, &container_ops, s, &s->container, err);

@@ -92,6 +92,8 @@ static int copy_strings(struct kb_setup *s, const Kb__StartSession *msg, struct 
 		r = copy_bytes(&msg->home, "the home directory", &s->home, err);
 	if (r == 0 && msg->has_rootfs)
 		r = copy_bytes(&msg->rootfs, "the root file system", &s->rootfs, err);
+	if (r == 0 && msg->has_context)
+		r = copy_bytes(&msg->context, "the context file", &s->context, err);
 	if (r < 0)
 		return r;
 	if (!s->name || !s->user || !s->home)
@@ -249,6 +251,19 @@ static int collect_landlock(struct kb_setup *s, struct kb_err *err)
 
 /* ---- What the agent is told ------------------------------------------------------------------ */
 
+static int write_kept(const struct kb_setup *s, struct kb_buf *text, struct kb_err *err)
+{
+	const struct kb_mount *mounts;
+	size_t n = kb_bundle_mounts(s->bundle, &mounts);
+	int r = 0;
+
+	for (size_t i = 0; s->profile && i < n && r == 0; i++)
+		if (mounts[i].keep)
+			r = kb_buf_printf(
+				text, err, "kept for your next session: %s\n", mounts[i].path);
+	return r;
+}
+
 static int write_facts(struct kb_setup *s, const Kb__StartSession *msg, struct kb_err *err)
 {
 	KB_BUF_CLEANUP struct kb_buf text;
@@ -263,6 +278,8 @@ static int write_facts(struct kb_setup *s, const Kb__StartSession *msg, struct k
 		"home, /tmp, /var/tmp, /run and /dev/shm are private and vanish with the session.\n"
 		"network: loopback only.\n",
 		s->name, id, kb_bundle_name(s->bundle), s->workspace);
+	if (r == 0)
+		r = write_kept(s, &text, err);
 	for (size_t i = 0; i < s->limits.n && r == 0; i++)
 		r = kb_buf_printf(&text, err, "limit: %s\n", s->limits.line[i]);
 	if (r < 0)
@@ -288,6 +305,23 @@ static void hide_own(struct kb_setup *s, const struct kb_setup_options *options)
 		if (real)
 			s->hidden[n++] = real;
 	}
+}
+
+/* Beside the audit store, not in it: kept trees are an agent's, and can be removed. */
+static int find_profile(struct kb_setup *s, const char *agent, struct kb_err *err)
+{
+	struct kb_dirs dirs;
+	int r;
+
+	if (!agent)
+		return 0;
+	if (!kb_name_valid(agent))
+		return kb_err_set(err, KB_ERR_INVALID, "the agent's name is not a plain word");
+	r = kb_dirs_find(&dirs, err);
+	if (r < 0)
+		return r;
+	s->profile = kb_asprintf("%s/profiles/%s", dirs.state, agent);
+	return s->profile ? 0 : kb_err_nomem(err);
 }
 
 static int check_lane(const char *lane, struct kb_err *err)
@@ -332,6 +366,8 @@ static int make(const Kb__StartSession *msg, const struct kb_setup_options *opti
 	if (r == 0)
 		r = collect_landlock(s, err);
 	if (r == 0)
+		r = find_profile(s, msg->agent, err);
+	if (r == 0)
 		r = write_facts(s, msg, err);
 	hide_own(s, options);
 	return r;
@@ -358,6 +394,8 @@ void kb_setup_finish(struct kb_setup *s)
 	free(s->home);
 	free(s->user);
 	free(s->rootfs);
+	free(s->profile);
+	free(s->context);
 	free(s->runtime);
 	free(s->landlock);
 	free(s->facts);

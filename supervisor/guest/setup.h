@@ -38,6 +38,8 @@ struct kb_setup {
 	struct kb_bundle *bundle;
 	struct kb_program program;
 	char *name, *workspace, *home, *user, *rootfs, *runtime;
+	char *profile; /* where the agent's kept trees are; NULL: nothing is kept */
+	char *context; /* where the agent looks for what it is told; or NULL */
 	char container_name[KB_CONTAINER_NAME];
 	uint32_t uid, gid; /* inside */
 	struct kb_landlock_grant *landlock;
