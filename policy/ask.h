@@ -8,13 +8,15 @@ enum kb_question_kind { KB_ASK_CALL, KB_ASK_PATH, KB_ASK_NET };
 
 struct kb_question {
 	enum kb_question_kind kind;
-	/* CALL */
-	int call; /* index into kb_calls */
+	/* CALL; a recorded NET event knows it too */
+	int call; /* index into kb_calls, or -1 */
 	uint64_t args[KB_CALL_ARGS];
 	unsigned known; /* bit per argument whose value is sure (recorded events) */
 	/* PATH, and a call that was given one */
-	const char *path; /* absolute, or NULL */
-	unsigned access;  /* KB_FS_*; 0: the path's rules are not asked */
+	const char *path;  /* absolute, or NULL */
+	unsigned access;   /* KB_FS_*; 0: the path's rules are not asked */
+	const char *path2; /* recorded events: another path that is changed, or NULL */
+	bool looks;	   /* recorded events: the path is only asked about */
 	/* NET */
 	enum kb_net_direction direction;
 	int protocol;
@@ -58,7 +60,7 @@ struct kb_answer {
 void kb_answer(const struct kb_bundle *bundle, const struct kb_program *program, uint32_t arch,
 	const struct kb_question *question, struct kb_answer *ret);
 
-/* A recorded event as a question; false when a policy does not decide on such. (seen.c) */
+/* A recorded event as a question; false when a policy does not decide on such. */
 bool kb_observed_question(const struct kb_observed *seen, struct kb_question *ret);
 
 /* Run a program that kb_bundle_emit() made. */

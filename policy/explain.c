@@ -1,12 +1,15 @@
 /* `policy explain`: a question, the verdict, the rule with its line, and the mechanism. */
+#include <errno.h>
 #include <jansson.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "policy/ask.h"
+#include "policy/judge.h"
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
+
+#define OBSERVED_MAX 8800 /* two paths and a word */
 
 static const char *const outcome_words[] = {"allowed", "denied", "killed", "asked"};
 
@@ -221,12 +224,31 @@ static json_t *json_verdict(const struct kb_bundle *bundle, const struct kb_verd
 		"record", records[verdict->record], "rule", json_rule(bundle, verdict->rule));
 }
 
+static void json_observed(json_t *root, const struct kb_observed *seen)
+{
+	char text[OBSERVED_MAX];
+	char *safe KB_FREE = NULL;
+	struct kb_question q;
+
+	kb_observed_question(seen, &q);
+	kb_observed_text(seen, &q, text, sizeof(text));
+	safe = kb_escape_dup(text, strlen(text));
+	json_object_set_new(root, "record",
+		json_pack("{s:s*, s:I, s:s*, s:s}", "session", seen->session, "seq",
+			(json_int_t)seen->seq, "event", safe, "decision",
+			outcome_words[seen->decision]));
+}
+
 static int render_json(const struct kb_bundle *bundle, const struct kb_program *program,
-	const struct kb_answer *answer, struct kb_buf *out, struct kb_err *err)
+	const struct kb_answer *answer, const struct kb_observed *seen, struct kb_buf *out,
+	struct kb_err *err)
 {
 	json_t *root = json_verdict(bundle, &answer->verdict);
 	char *text;
 	int r;
+
+	if (seen && root)
+		json_observed(root, seen);
 
 	if (answer->has_call)
 		json_object_set_new(root, "seccomp",
@@ -251,9 +273,17 @@ static int render_json(const struct kb_bundle *bundle, const struct kb_program *
 
 /* ---- Entry ----------------------------------------------------------------------------------- */
 
+/* The session had a tree of its own there, and the machine's file was asked for. */
+static bool was_out_of_reach(const struct kb_observed *seen, const struct kb_answer *answer)
+{
+	return seen && seen->decision == KB_OBSERVED_DENIED && answer->has_path &&
+	       answer->verdict.action == KB_ALLOW && answer->verdict.private_tree;
+}
+
+/* seen: the event it is about, or NULL. */
 static int answer_question(const struct kb_bundle *bundle, uint32_t arch,
-	const struct kb_question *q, bool json, struct kb_buf *out, struct kb_verdict *ret,
-	struct kb_err *err)
+	const struct kb_question *q, const struct kb_observed *seen, bool json, struct kb_buf *out,
+	struct kb_verdict *ret, struct kb_err *err)
 {
 	struct kb_program program;
 	struct kb_answer answer;
@@ -262,7 +292,11 @@ static int answer_question(const struct kb_bundle *bundle, uint32_t arch,
 	if (r < 0)
 		return r;
 	kb_answer(bundle, &program, arch, q, &answer);
-	r = json ? render_json(bundle, &program, &answer, out, err)
+	if (was_out_of_reach(seen, &answer)) {
+		answer.verdict.action = KB_DENY;
+		answer.verdict.errnum = ENOENT;
+	}
+	r = json ? render_json(bundle, &program, &answer, seen, out, err)
 		 : render_text(bundle, &program, q, &answer, out, err);
 	if (ret)
 		*ret = answer.verdict;
@@ -292,7 +326,7 @@ int kb_bundle_explain(const struct kb_bundle *bundle, const struct kb_policy_opt
 		r = kb_question_parse(&tokens, 0, tokens.len - 1, kb_arch_index(arch), options,
 			&arena, &q, diags);
 	if (r == 0 && !kb_diags_errors(diags))
-		r = answer_question(bundle, arch, &q, json, out, ret, err);
+		r = answer_question(bundle, arch, &q, NULL, json, out, ret, err);
 	else if (kb_diags_errors(diags))
 		r = kb_diags_err(diags, KB_ERR_USAGE, err);
 	else if (r == -1)
@@ -302,14 +336,47 @@ int kb_bundle_explain(const struct kb_bundle *bundle, const struct kb_policy_opt
 	return r;
 }
 
+/* The path that decides: the second one, when it is that which is refused. */
+static void choose_path(const struct kb_bundle *bundle, struct kb_question *q)
+{
+	bool allowed = true;
+
+	if (!q->path2)
+		return;
+	if (q->path && q->access)
+		kb_memo_path(NULL, bundle, q->access, q->path, &allowed);
+	if (!allowed)
+		return;
+	kb_memo_path(NULL, bundle, KB_FS_WRITE, q->path2, &allowed);
+	if (!allowed || !q->access) {
+		q->path = q->path2;
+		q->access = KB_FS_WRITE;
+	}
+}
+
 int kb_bundle_explain_observed(const struct kb_bundle *bundle, const struct kb_observed *seen,
 	bool json, struct kb_buf *out, struct kb_verdict *ret, struct kb_err *err)
 {
+	uint32_t arch = seen->arch ? seen->arch : kb_arch_native();
+	char text[OBSERVED_MAX];
+	struct writer w = {.out = out, .err = err};
 	struct kb_question q;
 
 	if (!kb_observed_question(seen, &q))
 		return kb_err_set(err, KB_ERR_USAGE,
 			"this record is not of an event that a policy decides on");
-	return answer_question(
-		bundle, seen->arch ? seen->arch : kb_arch_native(), &q, json, out, ret, err);
+	kb_observed_text(seen, &q, text, sizeof(text));
+	if (!json) {
+		put(&w, "%s%s%llu   ", seen->session ? seen->session : "", seen->session ? ":" : "",
+			(unsigned long long)seen->seq);
+		put_escaped(&w, text);
+		put(&w, "   recorded as %s\n", outcome_words[seen->decision]);
+	}
+	if (w.r < 0)
+		return w.r;
+	if (q.kind == KB_ASK_NET && q.call >= 0 &&
+		kb_bundle_decide(bundle, arch, seen->syscall, q.args).action != KB_ALLOW)
+		q.kind = KB_ASK_CALL; /* the call itself is refused, whatever its address */
+	choose_path(bundle, &q);
+	return answer_question(bundle, arch, &q, seen, json, out, ret, err);
 }

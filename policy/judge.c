@@ -49,22 +49,29 @@ static enum kb_judged judge_call(const struct kb_bundle *bundle, uint32_t arch,
 	return ret->action == KB_ALLOW ? KB_JUDGED_ALLOWED : KB_JUDGED_DENIED;
 }
 
-static enum kb_judged judge_path(
-	const struct kb_bundle *bundle, const struct kb_question *q, struct kb_verdict *ret)
+/* What was asked for lies in a tree of the session's own and the machine's was out of reach: it was
+ * so then, and will be. */
+static bool out_of_reach(const struct kb_observed *seen, const struct kb_verdict *verdict)
 {
-	struct kb_verdict verdict = kb_bundle_decide_path(bundle, q->access, q->path);
-	struct kb_mech_path mech;
+	return verdict->private_tree && seen->decision == KB_OBSERVED_DENIED;
+}
 
-	if (verdict.action != KB_ALLOW) {
-		*ret = verdict;
-		return KB_JUDGED_DENIED;
+static bool judge_path(struct kb_memo *memo, const struct kb_bundle *bundle,
+	const struct kb_observed *seen, unsigned access, const char *path, struct kb_judgement *ret)
+{
+	bool allowed;
+	struct kb_verdict verdict = kb_memo_path(memo, bundle, access, path, &allowed);
+
+	if (!allowed && seen->looks && verdict.by_default && seen->decision == KB_OBSERVED_ALLOWED)
+		allowed = true;
+	if (allowed && out_of_reach(seen, &verdict)) {
+		allowed = false;
+		verdict.action = KB_DENY;
+		verdict.errnum = seen->errnum;
 	}
-	mech = kb_mech_path(bundle, q->access, q->path);
-	if (mech.allowed)
-		return KB_JUDGED_ALLOWED;
-	*ret = bundle->path_default;
-	ret->errnum = mech.errnum;
-	return KB_JUDGED_DENIED;
+	ret->verdict = verdict;
+	ret->judged = allowed ? KB_JUDGED_ALLOWED : KB_JUDGED_DENIED;
+	return allowed;
 }
 
 static struct kb_verdict judge_net(const struct kb_bundle *bundle, const struct kb_question *q)
@@ -76,8 +83,19 @@ static struct kb_verdict judge_net(const struct kb_bundle *bundle, const struct 
 	return answer.net;
 }
 
-void kb_judge(
-	const struct kb_bundle *bundle, const struct kb_observed *seen, struct kb_judgement *ret)
+static void judge_paths(struct kb_memo *memo, const struct kb_bundle *bundle,
+	const struct kb_observed *seen, struct kb_judgement *ret)
+{
+	const struct kb_question *q = &ret->question;
+
+	if (q->path && q->access)
+		ret->by_path = !judge_path(memo, bundle, seen, q->access, q->path, ret);
+	if (q->path2 && !ret->by_path)
+		ret->by_path2 = !judge_path(memo, bundle, seen, KB_FS_WRITE, q->path2, ret);
+}
+
+void kb_judge(struct kb_memo *memo, const struct kb_bundle *bundle, const struct kb_observed *seen,
+	struct kb_judgement *ret)
 {
 	struct kb_question *q = &ret->question;
 	uint32_t arch = seen->arch ? seen->arch : kb_arch_native();
@@ -85,17 +103,21 @@ void kb_judge(
 	*ret = (struct kb_judgement){.judged = KB_JUDGED_SKIP};
 	if (!kb_observed_question(seen, q))
 		return;
+	ret->judged = KB_JUDGED_ALLOWED;
+	if (q->call >= 0)
+		ret->judged = judge_call(bundle, arch, q, &ret->verdict);
+	if (ret->judged != KB_JUDGED_ALLOWED)
+		return;
 	if (q->kind == KB_ASK_NET) {
 		ret->verdict = judge_net(bundle, q);
-		ret->judged =
-			ret->verdict.action == KB_ALLOW ? KB_JUDGED_ALLOWED : KB_JUDGED_DENIED;
+		ret->by_address = ret->verdict.action != KB_ALLOW;
+		if (ret->by_address)
+			ret->judged = KB_JUDGED_DENIED;
 		return;
 	}
-	ret->judged = KB_JUDGED_ALLOWED;
-	if (q->kind == KB_ASK_CALL)
-		ret->judged = judge_call(bundle, arch, q, &ret->verdict);
-	if (ret->judged == KB_JUDGED_ALLOWED && q->path && q->access)
-		ret->judged = judge_path(bundle, q, &ret->verdict);
+	judge_paths(memo, bundle, seen, ret);
+	if (seen->partial && ret->judged == KB_JUDGED_ALLOWED)
+		ret->judged = KB_JUDGED_UNKNOWN;
 }
 
 void kb_observed_text(
@@ -108,14 +130,18 @@ void kb_observed_text(
 		if (!q->host)
 			inet_ntop(q->address_len == 4 ? AF_INET : AF_INET6, q->address, address,
 				sizeof(address));
-		snprintf(to, size, "%s %s:%u", ways[q->direction], q->host ? q->host : address,
-			q->port);
+		snprintf(to, size, "%s %s%s%s:%u", ways[q->direction],
+			!q->host && q->address_len == 16 ? "[" : "", q->host ? q->host : address,
+			!q->host && q->address_len == 16 ? "]" : "", q->port);
 		return;
 	}
-	snprintf(to, size, "%s%s%s%s", q->call >= 0 ? kb_calls[q->call].name : "open",
-		seen->path ? " " : "", seen->path ? seen->path : "",
+	snprintf(to, size, "%s%s%s%s%s%s", q->call >= 0 ? kb_calls[q->call].name : "open",
+		seen->path ? " " : "", seen->path ? seen->path : "", q->path2 ? " → " : "",
+		q->path2 ? q->path2 : "",
 		!q->access		   ? ""
 		: (q->access & KB_FS_EXEC) ? " (exec)"
+		: q->path2		   ? " (write)"
+		: q->looks		   ? " (look)"
 		: q->access == KB_FS_READ  ? " (read)"
 					   : " (write)");
 }

@@ -1,7 +1,7 @@
 /* One recorded event under a policy: the fast path of replay and learn. Private to policy/. */
 #pragma once
 
-#include "policy/ask.h"
+#include "policy/memo.h"
 
 enum kb_judged {
 	KB_JUDGED_ALLOWED,
@@ -14,10 +14,13 @@ struct kb_judgement {
 	enum kb_judged judged;
 	struct kb_verdict verdict;
 	struct kb_question question;
+	/* denied: because of the path, the second path, the address; else of the call itself */
+	bool by_path, by_path2, by_address;
 };
 
-void kb_judge(
-	const struct kb_bundle *bundle, const struct kb_observed *seen, struct kb_judgement *ret);
+/* memo may be NULL. */
+void kb_judge(struct kb_memo *memo, const struct kb_bundle *bundle, const struct kb_observed *seen,
+	struct kb_judgement *ret);
 /* "open /path (write)", "connect host:443", "ptrace": what happened, for people. Not escaped. */
 void kb_observed_text(
 	const struct kb_observed *seen, const struct kb_question *question, char *to, size_t size);

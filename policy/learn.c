@@ -1,411 +1,188 @@
 /* `policy learn`: the smallest policy that allows what was seen, on top of a base.
  *
  * What the base allows needs no rule. Of the rest, denied events become comments; paths become fs
- * and exec rules, first one per path, then per directory where enough of its entries were used, as
- * long as the directory is not, and does not contain, a place that must never be given as a whole
- * (tiers below); hosts become net rules by name; calls become syscall rules. A path in the
- * workspace is written relative to it, one in the home directory with ~.
+ * and exec rules (learn_paths.c makes few of many); hosts become net rules by name; calls become
+ * syscall rules. Who made or removed a name needs its directory: no mechanism gives less. What must
+ * not be given as a whole, and what holds credentials, is withheld and said so in a comment.
  */
+#include "policy/learn.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy/judge.h"
-#include "policy/tally.h"
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
 
-#define TEXT_MAX     4400
 #define LEARN_MEMORY (256u << 20)
-#define COLLAPSE_MIN 3 /* entries of a directory that make it a rule */
-#define DEPTH_MIN    2 /* components a learned directory has at least */
 
-/* Never given as a whole, nor anything above them. */
-static const char *const protected_places[] = {"~", "/etc", "/var", "/root", "/home", "/usr",
-	"/opt", "/srv", "/mnt", "/media", "/run", "/proc", "/sys", "/dev", "/tmp", "/boot",
-	"~/.config", "~/.local", "~/.local/share", "~/.cache", "~/.ssh", "~/.aws", "~/.gnupg",
-	"~/.kube", "~/.config/gh", "~/.config/gcloud", "~/.docker", "~/.mozilla"};
-/* Nothing in them is ever granted by learning: it is written down as a comment. */
-static const char *const guarded_places[] = {"~/.ssh", "~/.aws", "~/.gnupg", "~/.kube",
-	"~/.config/gh", "~/.config/gcloud", "~/.docker/config.json", "~/.netrc",
-	"~/.git-credentials", "~/.password-store", "/etc/shadow", "/etc/gshadow", "/etc/sudoers"};
-
-struct learner {
-	const struct kb_learn_options *opts;
-	const char *home, *workspace;
-	struct kb_bundle *base;
-	struct kb_arena arena;
-	struct kb_tally paths;	/* bits: KB_FS_* */
-	struct kb_tally hosts;	/* "connect host:443" */
-	struct kb_tally calls;	/* names */
-	struct kb_tally denied; /* texts */
-	uint64_t *used;		/* by rule of the base: records it allowed */
-	uint64_t records, covered, skipped;
-};
-
-/* ---- Looking --------------------------------------------------------------------------------- */
-
-static bool in_place(const struct learner *ln, const char *place, const char *path, bool above)
+static uint64_t times(const struct kb_observed *seen)
 {
-	char full[TEXT_MAX];
-
-	if (place[0] == '~')
-		snprintf(full, sizeof(full), "%s%s", ln->home, place + 1);
-	else
-		snprintf(full, sizeof(full), "%s", place);
-	return above ? kb_path_beneath(path, full) : kb_path_beneath(full, path);
+	return seen->count ? seen->count : 1;
 }
 
-static bool guarded(const struct learner *ln, const char *path)
+static void put_down(
+	struct kb_tally *tally, const struct kb_observed *seen, const struct kb_question *q)
 {
-	for (size_t i = 0; i < KB_ARRAY_LEN(guarded_places); i++)
-		if (in_place(ln, guarded_places[i], path, false))
-			return true;
-	return false;
-}
-
-static bool protected_(const struct learner *ln, const char *dir)
-{
-	for (size_t i = 0; i < KB_ARRAY_LEN(protected_places); i++)
-		if (in_place(ln, protected_places[i], dir, true))
-			return true;
-	return kb_path_beneath(dir, ln->workspace) && strcmp(dir, ln->workspace) != 0;
-}
-
-/* The question whose answer the base refused becomes a need. */
-static void need(
-	struct learner *ln, const struct kb_observed *seen, const struct kb_judgement *judgement)
-{
-	const struct kb_question *q = &judgement->question;
-	uint64_t n = seen->count ? seen->count : 1;
-	char text[TEXT_MAX];
+	char text[KB_LEARN_TEXT_MAX];
 
 	kb_observed_text(seen, q, text, sizeof(text));
-	if (q->kind == KB_ASK_NET) {
-		kb_tally_add(&ln->hosts, text, n, 0);
-	} else if (q->kind == KB_ASK_CALL &&
-		   kb_bundle_decide(ln->base, seen->arch ? seen->arch : kb_arch_native(),
-			   seen->syscall, q->args)
-				   .action != KB_ALLOW) {
-		kb_tally_add(&ln->calls, kb_calls[q->call].name, n, 0);
-	} else if (q->path && guarded(ln, q->path)) {
-		kb_tally_add(&ln->denied, text, n, 0);
-	} else if (q->path) {
-		kb_tally_add(&ln->paths, q->path, n, q->access);
-	}
+	kb_tally_add(tally, text, times(seen), 0);
 }
 
-static void look(struct learner *ln, const struct kb_observed *seen)
+/* A path in another session's workspace is one in ours. */
+static const char *here(const struct kb_learner *ln, const struct kb_observed *seen,
+	const char *path, char moved[KB_LEARN_TEXT_MAX])
 {
-	uint64_t n = seen->count ? seen->count : 1;
-	struct kb_judgement judgement;
-	char text[TEXT_MAX];
+	if (!path || !seen->workspace || !strcmp(seen->workspace, ln->workspace) ||
+		!kb_path_beneath(seen->workspace, path))
+		return path;
+	snprintf(moved, KB_LEARN_TEXT_MAX, "%s%s", ln->workspace, path + strlen(seen->workspace));
+	return moved;
+}
 
-	ln->records += n;
-	kb_judge(ln->base, seen, &judgement);
-	if (judgement.judged == KB_JUDGED_SKIP) {
-		ln->skipped += n;
-	} else if (seen->decision != KB_OBSERVED_ALLOWED) {
-		kb_observed_text(seen, &judgement.question, text, sizeof(text));
-		kb_tally_add(&ln->denied, text, n, 0);
-	} else if (judgement.judged == KB_JUDGED_DENIED &&
-		   !(seen->failed && judgement.verdict.by_default)) {
-		need(ln, seen, &judgement);
+static void need_path(struct kb_learner *ln, const struct kb_observed *seen,
+	const struct kb_judgement *judgement, unsigned access, const char *path)
+{
+	unsigned bits = judgement->verdict.by_default ? 0 : KB_NEED_OVERRIDE;
+	char parent[KB_LEARN_TEXT_MAX];
+
+	if (access & KB_FS_EXEC) /* it is opened too, and so is its interpreter's script */
+		access |= KB_FS_READ;
+	if ((access & KB_FS_WRITE) && seen->names) {
+		if (!kb_learn_parent(path, parent, sizeof(parent)))
+			path = "/";
+		else
+			path = parent;
+	}
+	if (kb_tally_find(&ln->paths, path)) { /* looked at before */
+		kb_tally_add(&ln->paths, path, times(seen), access | bits);
+		return;
+	}
+	/* What reads as a pattern or a variable cannot be said as a plain path. */
+	if (kb_learn_guarded(ln, path) || kb_learn_too_wide(ln, path) || kb_path_is_glob(path) ||
+		strstr(path, "${"))
+		put_down(&ln->withheld, seen, &judgement->question);
+	else
+		kb_tally_add(&ln->paths, path, times(seen), access | bits);
+}
+
+/* Nothing was there, and nothing speaks of it: it need not be given. */
+static bool idle(const struct kb_observed *seen, const struct kb_judgement *judgement)
+{
+	return seen->failed && judgement->verdict.by_default &&
+	       (judgement->by_path || judgement->by_path2);
+}
+
+static void need_host(
+	struct kb_learner *ln, const struct kb_observed *seen, const struct kb_question *q)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789.-_:[] ";
+	char text[KB_LEARN_TEXT_MAX];
+
+	kb_observed_text(seen, q, text, sizeof(text));
+	kb_tally_add(text[strspn(text, plain)] ? &ln->withheld : &ln->hosts, text, times(seen), 0);
+}
+
+/* What the base refuses becomes a need; then the rest of the event is looked at. */
+static void need(struct kb_learner *ln, struct kb_observed *seen, struct kb_judgement *judgement)
+{
+	const struct kb_question *q = &judgement->question;
+
+	if (judgement->by_address) {
+		need_host(ln, seen, q);
+		return;
+	}
+	if (judgement->by_path) {
+		need_path(ln, seen, judgement, q->access, q->path);
+		seen->path = NULL;
+	} else if (judgement->by_path2) {
+		need_path(ln, seen, judgement, KB_FS_WRITE, q->path2);
+		return;
 	} else {
-		ln->covered += n;
-		if (judgement.question.path && judgement.question.access)
-			judgement.verdict = kb_bundle_decide_path(
-				ln->base, judgement.question.access, judgement.question.path);
-		if (judgement.verdict.rule < ln->base->rules.len)
-			ln->used[judgement.verdict.rule] += n;
+		kb_tally_add(&ln->calls, kb_calls[q->call].name, times(seen), 0);
+		seen->syscall = -1;
 	}
+	kb_judge(ln->memo, ln->opts.bundle, seen, judgement);
+	if (judgement->judged == KB_JUDGED_DENIED && !idle(seen, judgement))
+		need(ln, seen, judgement);
 }
 
-/* ---- Generalising ---------------------------------------------------------------------------- */
-
-static size_t depth(const char *path)
+static void cover(struct kb_learner *ln, const struct kb_judgement *judgement, uint64_t n)
 {
-	size_t n = 0;
-
-	for (; *path; path++)
-		n += *path == '/';
-	return n;
+	ln->covered += n;
+	if (judgement->verdict.rule < ln->opts.bundle->rules.len)
+		ln->used[judgement->verdict.rule] += n;
 }
 
-static bool parent_of(const char *path, char *ret, size_t size)
+void kb_learner_add(struct kb_learner *ln, const struct kb_observed *given)
 {
-	const char *slash = strrchr(path, '/');
+	char moved[KB_LEARN_TEXT_MAX], moved2[KB_LEARN_TEXT_MAX];
+	struct kb_observed seen = *given;
+	struct kb_judgement judgement;
 
-	if (!slash || slash == path || (size_t)(slash - path) >= size)
-		return false;
-	memcpy(ret, path, (size_t)(slash - path));
-	ret[slash - path] = '\0';
-	return true;
+	seen.path = here(ln, given, seen.path, moved);
+	seen.path2 = here(ln, given, seen.path2, moved2);
+	kb_judge(ln->memo, ln->opts.bundle, &seen, &judgement);
+	if (judgement.judged == KB_JUDGED_SKIP)
+		return;
+	ln->records += times(given);
+	if (seen.decision != KB_OBSERVED_ALLOWED)
+		put_down(&ln->denied, &seen, &judgement.question);
+	else if (judgement.judged == KB_JUDGED_DENIED && !idle(&seen, &judgement))
+		need(ln, &seen, &judgement);
+	else
+		cover(ln, &judgement, times(given));
 }
 
-/* Entries that a tree covers with at least their access go; returns how many are left out. */
-static void drop_covered(struct kb_tally *tally, const struct kb_tally_entry *tree)
+/* ---- Life ------------------------------------------------------------------------------------ */
+
+static int start(struct kb_learner *ln, struct kb_err *err)
 {
-	size_t out = 0;
+	struct kb_tally *const tallies[] = {
+		&ln->paths, &ln->hosts, &ln->calls, &ln->denied, &ln->withheld};
 
-	for (size_t i = 0; i < tally->entries.len; i++) {
-		struct kb_tally_entry *entry = tally->entries.items[i];
-
-		if (entry != tree && kb_path_beneath(tree->text, entry->text) &&
-			!(entry->bits & ~tree->bits))
-			continue;
-		tally->entries.items[out++] = entry;
-	}
-	tally->entries.len = out;
-}
-
-/* One round: directories with enough used entries of the same access become rules. True when any
- * did. Two levels are enough: what is spread wider should be seen by a person. */
-static bool collapse(struct learner *ln)
-{
-	struct kb_tally dirs;
-	bool any = false;
-
-	if (kb_tally_init(&dirs, &ln->arena) < 0)
-		return false;
-	for (size_t i = 0; i < ln->paths.entries.len; i++) {
-		const struct kb_tally_entry *entry = ln->paths.entries.items[i];
-		char dir[TEXT_MAX];
-
-		if (parent_of(entry->text, dir, sizeof(dir)) && depth(dir) >= DEPTH_MIN &&
-			!protected_(ln, dir))
-			kb_tally_add(&dirs, dir, 1, entry->bits);
-	}
-	for (size_t i = 0; i < dirs.entries.len; i++) {
-		const struct kb_tally_entry *dir = dirs.entries.items[i];
-		struct kb_tally_entry *made;
-
-		if (dir->count < COLLAPSE_MIN)
-			continue;
-		made = kb_tally_add(&ln->paths, dir->text, 0, dir->bits);
-		if (!made)
-			continue;
-		any = true;
-		drop_covered(&ln->paths, made);
-	}
-	return any;
-}
-
-/* ---- Writing --------------------------------------------------------------------------------- */
-
-/* A path as a policy writes it, escaped for a string of the language. */
-static void policy_path(const struct learner *ln, const char *path, char *to, size_t size)
-{
-	const char *prefix = "";
-	size_t len = 0;
-
-	if (kb_path_beneath(ln->workspace, path) && path[strlen(ln->workspace)]) {
-		path += strlen(ln->workspace) + 1;
-		prefix = "./";
-	} else if (kb_path_beneath(ln->home, path)) {
-		path += strlen(ln->home);
-		prefix = "~";
-	}
-	len = (size_t)snprintf(to, size, "%s", prefix);
-	for (; *path && len + 5 < size; path++) {
-		unsigned char c = (unsigned char)*path;
-
-		if (c == '"' || c == '\\' || c < ' ' || c >= 0x7f || c == '*' || c == '?')
-			len += (size_t)snprintf(to + len, size - len, "\\x%02x", c);
-		else
-			to[len++] = (char)c;
-	}
-	to[len] = '\0';
-}
-
-static int put_paths(struct learner *ln, unsigned access, const char *verb, struct kb_buf *out,
-	struct kb_err *err)
-{
-	for (size_t i = 0; i < ln->paths.entries.len; i++) {
-		const struct kb_tally_entry *entry = ln->paths.entries.items[i];
-		char path[TEXT_MAX];
-		int r;
-
-		if (!(entry->bits & access) ||
-			(access == KB_FS_READ && (entry->bits & KB_FS_WRITE)))
-			continue;
-		/* A name that would read as a pattern cannot be a rule. */
-		if (kb_path_is_glob(entry->text))
-			continue;
-		policy_path(ln, entry->text, path, sizeof(path));
-		r = kb_buf_printf(out, err, "    %s \"%s\" if-available\n", verb, path);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int put_hosts(struct learner *ln, struct kb_buf *out, struct kb_err *err)
-{
-	for (size_t i = 0; i < ln->hosts.entries.len; i++) {
-		const char *text = ln->hosts.entries.items[i]->text;
-		const char *target = strchr(text, ' ') + 1;
-		char *safe KB_FREE = kb_escape_dup(target, strlen(target));
-		bool v6 = strchr(target, ':') != strrchr(target, ':');
-		const char *port = strrchr(target, ':');
-		int r;
-
-		if (!safe)
-			return kb_err_nomem(err);
-		if (v6)
-			r = kb_buf_printf(out, err, "    net %.*s tcp \"[%.*s]%s\"\n",
-				(int)(target - text - 1), text, (int)(port - target), target, port);
-		else
-			r = kb_buf_printf(out, err, "    net %.*s tcp \"%s\"\n",
-				(int)(target - text - 1), text, safe);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int put_calls(struct learner *ln, struct kb_buf *out, struct kb_err *err)
-{
-	int r = 0;
-
-	for (size_t i = 0; r >= 0 && i < ln->calls.entries.len; i++)
-		r = kb_buf_printf(out, err,
-			"    syscall %s allow override reason \"used by the recorded session\"\n",
-			ln->calls.entries.items[i]->text);
-	return r;
-}
-
-static int put_denied(struct learner *ln, struct kb_buf *out, struct kb_err *err)
-{
-	int r = 0;
-
-	if (ln->denied.entries.len)
-		r = kb_buf_puts(out, "\n    # Denied, and still denied:\n", err);
-	for (size_t i = 0; r >= 0 && i < ln->denied.entries.len; i++) {
-		const struct kb_tally_entry *entry = ln->denied.entries.items[i];
-		char *safe KB_FREE = kb_escape_dup(entry->text, strlen(entry->text));
-
-		r = safe ? kb_buf_printf(out, err, "    #   %s   %llu ×\n", safe,
-				   (unsigned long long)entry->count)
-			 : kb_err_nomem(err);
-	}
-	return r;
-}
-
-static int write_policy(struct learner *ln, struct kb_buf *out, struct kb_err *err)
-{
-	const char *base = ln->opts->base ? ln->opts->base : "shell";
-	int r = kb_buf_printf(out, err,
-		"# Learned from %llu recorded events; %llu of them %s allows already.\n"
-		"policy %s version 1 extends %s {\n",
-		(unsigned long long)ln->records, (unsigned long long)ln->covered, base,
-		ln->opts->name, base);
-
-	if (r >= 0)
-		r = put_paths(ln, KB_FS_READ, "fs read", out, err);
-	if (r >= 0)
-		r = put_paths(ln, KB_FS_WRITE, "fs write", out, err);
-	if (r >= 0)
-		r = put_paths(ln, KB_FS_EXEC, "exec allow", out, err);
-	if (r >= 0)
-		r = put_hosts(ln, out, err);
-	if (r >= 0)
-		r = put_calls(ln, out, err);
-	if (r >= 0)
-		r = put_denied(ln, out, err);
-	return r < 0 ? r : kb_buf_puts(out, "}\n", err);
-}
-
-static int write_report(struct learner *ln, struct kb_buf *out, struct kb_err *err)
-{
-	int r = kb_buf_puts(out, "used      rule\n", err);
-
-	for (size_t i = 0; r >= 0 && i < ln->base->rules.len; i++) {
-		const struct kb_rule *rule = &ln->base->rules.items[i];
-		char *text KB_FREE = kb_escape_dup(rule->text, strlen(rule->text));
-
-		if (rule->action != KB_ALLOW)
-			continue;
-		if (!text)
-			return kb_err_nomem(err);
-		if (ln->used[i])
-			r = kb_buf_printf(out, err, "%-9llu %.*s  %s\n",
-				(unsigned long long)ln->used[i], (int)strcspn(rule->id, "#"),
-				rule->id, text);
-		else if (!strncmp(text, "fs ", 3) || !strncmp(text, "exec ", 5) ||
-			 !strncmp(text, "net ", 4))
-			r = kb_buf_printf(out, err, "never     %.*s  %s\n",
-				(int)strcspn(rule->id, "#"), rule->id, text);
-	}
-	return r;
-}
-
-/* ---- All ------------------------------------------------------------------------------------- */
-
-static int load_base(struct learner *ln, struct kb_err *err)
-{
-	const char *name = ln->opts->base ? ln->opts->base : "shell";
-	struct kb_diags *diags = kb_diags_create();
-	struct kb_policy *policy = NULL;
-	struct kb_buf encoded;
-	int r;
-
-	if (!diags)
-		return kb_err_nomem(err);
-	kb_buf_init(&encoded, KB_BUNDLE_BYTES_MAX);
-	r = kb_policy_load(name, ln->opts->policy, &policy, diags, err);
-	if (r >= 0)
-		r = kb_policy_lower(policy, ln->opts->policy, &encoded, diags, err);
-	if (r >= 0)
-		r = kb_bundle_parse(kb_buf_data(&encoded), kb_buf_len(&encoded), &ln->base, err);
-	kb_buf_finish(&encoded);
-	kb_policy_destroy(policy);
-	kb_diags_destroy(diags);
-	return r;
-}
-
-static int start(struct learner *ln, struct kb_err *err)
-{
-	struct kb_tally *const tallies[] = {&ln->paths, &ln->hosts, &ln->calls, &ln->denied};
-	int r = load_base(ln, err);
-
-	if (r < 0)
-		return r;
 	for (size_t i = 0; i < KB_ARRAY_LEN(tallies); i++)
 		if (kb_tally_init(tallies[i], &ln->arena) < 0)
 			return kb_err_nomem(err);
-	ln->used = kb_arena_alloc(&ln->arena, (ln->base->rules.len + 1) * sizeof(*ln->used));
-	return ln->used ? 0 : kb_err_nomem(err);
+	ln->used = kb_arena_alloc(&ln->arena, (ln->opts.bundle->rules.len + 1) * sizeof(*ln->used));
+	ln->memo = kb_memo_create();
+	return ln->used && ln->memo ? 0 : kb_err_nomem(err);
 }
 
-int kb_policy_learn(const struct kb_observed_source *source, const struct kb_learn_options *options,
-	struct kb_buf *policy, struct kb_buf *report, struct kb_err *err)
+int kb_learner_create(
+	const struct kb_learn_options *options, struct kb_learner **ret, struct kb_err *err)
 {
-	struct learner ln = {.opts = options,
-		.home = kb_option_home(options->policy),
-		.workspace = kb_option_workspace(options->policy)};
+	const struct kb_policy_options places = {
+		.home = options->home, .workspace = options->workspace};
+	struct kb_learner *ln;
 	int r;
 
 	if (!kb_name_valid(options->name))
 		return kb_err_set(
 			err, KB_ERR_USAGE, "'%s' cannot be a policy's name", options->name);
-	kb_arena_init(&ln.arena, LEARN_MEMORY);
-	r = start(&ln, err);
-	while (r >= 0) {
-		struct kb_observed seen = {.syscall = -1};
-
-		r = source->next(source->arg, &seen, err);
-		if (r <= 0)
-			break;
-		look(&ln, &seen);
+	ln = calloc(1, sizeof(*ln));
+	if (!ln)
+		return kb_err_nomem(err);
+	ln->opts = *options;
+	ln->home = kb_option_home(&places);
+	ln->workspace = kb_option_workspace(&places);
+	kb_arena_init(&ln->arena, LEARN_MEMORY);
+	r = start(ln, err);
+	if (r < 0) {
+		kb_learner_destroy(ln);
+		return r;
 	}
-	if (r >= 0 && collapse(&ln))
-		collapse(&ln);
-	if (r >= 0)
-		r = write_policy(&ln, policy, err);
-	if (r >= 0 && report)
-		r = write_report(&ln, report, err);
-	kb_bundle_destroy(ln.base);
-	kb_arena_finish(&ln.arena);
-	return r;
+	*ret = ln;
+	return 0;
+}
+
+void kb_learner_destroy(struct kb_learner *ln)
+{
+	if (!ln)
+		return;
+	kb_memo_destroy(ln->memo);
+	kb_arena_finish(&ln->arena);
+	free(ln);
 }

@@ -4,19 +4,32 @@
 
 #include "policy/ask.h"
 
+#define O_ACCESS  3u
+#define O_CHANGES 0x240u    /* O_CREAT | O_TRUNC */
+#define O_PATH_	  0x200000u /* the same on every architecture we know */
+
+/* As the collectors see it. */
+static unsigned open_access(uint32_t flags)
+{
+	static const unsigned by_mode[] = {
+		KB_FS_READ, KB_FS_WRITE, KB_FS_READ | KB_FS_WRITE, KB_FS_READ | KB_FS_WRITE};
+
+	if (flags & O_PATH_)
+		return KB_FS_READ;
+	return by_mode[flags & O_ACCESS] | ((flags & O_CHANGES) ? KB_FS_WRITE : 0);
+}
+
 static unsigned seen_access(const struct kb_observed *seen)
 {
 	if (seen->exec)
 		return KB_FS_EXEC;
 	if (seen->change)
 		return KB_FS_WRITE;
+	if (seen->link || seen->looks)
+		return KB_FS_READ;
 	if (!seen->open)
 		return 0;
-	if (!seen->has_flags)
-		return KB_FS_READ;
-	return (seen->flags & 3) == 0	? KB_FS_READ | ((seen->flags & 0x240) ? KB_FS_WRITE : 0)
-	       : (seen->flags & 3) == 1 ? KB_FS_WRITE
-					: KB_FS_READ | KB_FS_WRITE;
+	return seen->has_flags ? open_access(seen->flags) : KB_FS_READ;
 }
 
 /* The registers that the record gives away: enough for open flags, modes and what was kept whole.
@@ -51,6 +64,10 @@ bool kb_observed_question(const struct kb_observed *seen, struct kb_question *re
 	int index = kb_arch_index(arch);
 
 	*ret = (struct kb_question){.call = -1};
+	if (index >= 0 && seen->syscall >= 0)
+		ret->call = kb_call_by_nr((enum kb_arch_index)index, seen->syscall);
+	if (ret->call >= 0)
+		seen_args(seen, ret);
 	if (seen->address_len || seen->host) {
 		ret->kind = KB_ASK_NET;
 		ret->direction = seen->direction;
@@ -62,11 +79,10 @@ bool kb_observed_question(const struct kb_observed *seen, struct kb_question *re
 	}
 	ret->path = seen->path;
 	ret->access = seen->path ? seen_access(seen) : 0;
-	if (index >= 0 && seen->syscall >= 0)
-		ret->call = kb_call_by_nr((enum kb_arch_index)index, seen->syscall);
+	ret->path2 = seen->path2;
+	ret->looks = seen->looks;
 	if (ret->call >= 0) {
 		ret->kind = KB_ASK_CALL;
-		seen_args(seen, ret);
 		return true;
 	}
 	ret->kind = KB_ASK_PATH;

@@ -328,7 +328,8 @@ enum kb_observed_decision {
 };
 
 struct kb_observed {
-	const char *session; /* shown to people; may be NULL */
+	const char *session;   /* shown to people; may be NULL */
+	const char *workspace; /* of its session, absolute; may be NULL */
 	uint64_t seq;
 	uint32_t arch;
 	int syscall;   /* number on arch, or -1 */
@@ -338,8 +339,12 @@ struct kb_observed {
 	uint32_t flags;
 	bool has_mode;
 	uint32_t mode;
-	bool exec, open, change;  /* what the record's path was used for */
-	const char *path, *path2; /* absolute, resolved; or NULL */
+	/* What the record's path was used for. link: path is read and path2 made; looks: asked
+	 * about, which the kernel lets anybody who can reach it. */
+	bool exec, open, change, link, looks;
+	bool names;		  /* a name was made or removed: the directory was changed */
+	bool partial;		  /* a count of events whose paths were not kept */
+	const char *path, *path2; /* absolute, resolved; or NULL. path2 was changed too */
 	int family;		  /* AF_*; 0: no address */
 	enum kb_net_direction direction;
 	uint8_t address[16];
@@ -352,35 +357,44 @@ struct kb_observed {
 	uint64_t count; /* how many calls this record stands for */
 };
 
-/* Where records come from. next() fills *ret (whose strings live until the next call) and returns
- * 1, or 0 at the end, or a negative error. */
-struct kb_observed_source {
-	int (*next)(void *arg, struct kb_observed *ret, struct kb_err *err);
-	void *arg;
-};
-
 /* The same as kb_bundle_explain() for one recorded event, with a line that would have changed it.
  */
 int kb_bundle_explain_observed(const struct kb_bundle *bundle, const struct kb_observed *seen,
 	bool json, struct kb_buf *out, struct kb_verdict *ret, struct kb_err *err);
 
+/* Recorded sessions against another policy. Bundles must outlive the replay; a policy that says "."
+ * is another bundle for each workspace. */
+struct kb_replay;
 struct kb_replay_result {
-	uint64_t records, still_allowed, still_denied, newly_denied, newly_allowed, cannot_tell;
+	uint64_t sessions, records, still_allowed, still_denied, newly_denied, newly_allowed,
+		cannot_tell;
+	uint64_t sessions_newly_denied; /* sessions that would meet new denials */
 };
-/* Recorded sessions against another policy. In out: what changes, by session, one line per distinct
- * event with its count. */
-int kb_bundle_replay(const struct kb_bundle *bundle, const struct kb_observed_source *source,
-	bool json, struct kb_buf *out, struct kb_replay_result *ret, struct kb_err *err);
+int kb_replay_create(struct kb_replay **ret, struct kb_err *err);
+void kb_replay_destroy(struct kb_replay *replay);
+/* The events of one session come together. */
+void kb_replay_add(
+	struct kb_replay *replay, const struct kb_bundle *bundle, const struct kb_observed *seen);
+/* In out: what changes, by session, one line per distinct event with its count. */
+int kb_replay_render(const struct kb_replay *replay, bool json, struct kb_buf *out,
+	struct kb_replay_result *ret, struct kb_err *err);
 
 struct kb_learn_options {
-	const char *name; /* of the policy that is written */
-	const char *base; /* the policy it extends, default "shell" */
-	const struct kb_policy_options *policy;
+	const char *name;		/* of the policy that is written */
+	const char *base;		/* name of the policy it extends */
+	const struct kb_bundle *bundle; /* that policy, compiled; outlives the learner */
+	const char *home, *workspace;	/* what it was compiled for; may be NULL as there */
 };
-/* The smallest policy that allows what was seen: its text in `policy`, what was observed against
- * what is granted in `report` (which may be NULL). */
-int kb_policy_learn(const struct kb_observed_source *source, const struct kb_learn_options *options,
-	struct kb_buf *policy, struct kb_buf *report, struct kb_err *err);
+/* The smallest policy that allows what was seen, on top of a base. What happened in the workspace
+ * of another session is taken as if it had been in this one's. */
+struct kb_learner;
+int kb_learner_create(
+	const struct kb_learn_options *options, struct kb_learner **ret, struct kb_err *err);
+void kb_learner_destroy(struct kb_learner *learner);
+void kb_learner_add(struct kb_learner *learner, const struct kb_observed *seen);
+/* The policy's text, with what was denied and what was observed against what is granted as
+ * comments; json: one document with the text and the same in lists. Called once, at the end. */
+int kb_learner_write(struct kb_learner *learner, bool json, struct kb_buf *out, struct kb_err *err);
 
 /* ---- Comparing and testing ------------------------------------------------------------------- */
 

@@ -224,61 +224,88 @@ static void bench_filters(void)
 
 /* ---- Records --------------------------------------------------------------------------------- */
 
+#define PATHS 5000
+
 struct made {
 	uint64_t n;
-	char path[64];
+	char paths[PATHS][64];
+	int execve, unlinkat, openat;
 };
 
 /* A build's mix: mostly opens below /usr and the workspace, some elsewhere, executions, unlinks. */
-static int make_record(void *arg, struct kb_observed *ret, struct kb_err *err)
+static void prepare_records(struct made *made)
 {
 	static const char *const dirs[] = {"/usr/include/sys", "/home/u/code/shop/src",
 		"/usr/lib/gcc/x86_64-linux-gnu/12", "/tmp", "/srv/data"};
-	struct made *made = arg;
+	uint32_t arch = kb_arch_native();
+
+	for (unsigned i = 0; i < PATHS; i++)
+		snprintf(made->paths[i], sizeof(made->paths[i]), "%s/f%u",
+			dirs[i % KB_ARRAY_LEN(dirs)], i);
+	made->execve = kb_syscall_number(arch, "execve");
+	made->unlinkat = kb_syscall_number(arch, "unlinkat");
+	made->openat = kb_syscall_number(arch, "openat");
+}
+
+static bool make_record(struct made *made, struct kb_observed *ret)
+{
 	unsigned kind = made->n % 10;
 
-	(void)err;
 	if (made->n++ == RECORDS)
-		return 0;
-	snprintf(made->path, sizeof(made->path), "%s/f%llu", dirs[made->n % KB_ARRAY_LEN(dirs)],
-		(unsigned long long)(made->n % 5000));
+		return false;
 	*ret = (struct kb_observed){.seq = made->n,
 		.session = "bench",
 		.arch = kb_arch_native(),
-		.path = made->path,
-		.has_flags = true};
-	ret->syscall = kb_syscall_number(ret->arch, kind == 0	? "execve"
-						    : kind == 1 ? "unlinkat"
-								: "openat");
-	ret->exec = kind == 0;
-	ret->change = kind == 1;
-	ret->open = kind > 1;
-	return 1;
+		.path = made->paths[made->n % PATHS],
+		.has_flags = true,
+		.syscall = kind == 0   ? made->execve
+			   : kind == 1 ? made->unlinkat
+				       : made->openat,
+		.exec = kind == 0,
+		.change = kind == 1,
+		.names = kind == 1,
+		.open = kind > 1};
+	return true;
 }
 
 static void bench_records(void)
 {
 	struct kb_bundle *bundle = compile("claude-code");
-	struct kb_learn_options learn = {.name = "learned", .policy = &options};
+	struct kb_learn_options how = {.name = "learned",
+		.base = "claude-code",
+		.bundle = bundle,
+		.home = options.home,
+		.workspace = options.workspace};
 	struct kb_replay_result result;
+	struct kb_replay *replay;
+	struct kb_learner *learner;
 	struct kb_err err = {0};
+	struct kb_observed seen;
 	struct kb_buf out, text;
 	int64_t t0, t1, t2;
-	struct made made = {0};
-	struct kb_observed_source source = {make_record, &made};
+	static struct made made;
 
+	prepare_records(&made);
 	kb_buf_init(&out, 64 << 20);
 	kb_buf_init(&text, 64 << 20);
+	if (kb_replay_create(&replay, &err) < 0 || kb_learner_create(&how, &learner, &err) < 0)
+		die("start", &err);
 	t0 = kb_now_mono();
-	if (kb_bundle_replay(bundle, &source, false, &out, &result, &err) < 0)
+	while (make_record(&made, &seen))
+		kb_replay_add(replay, bundle, &seen);
+	if (kb_replay_render(replay, false, &out, &result, &err) < 0)
 		die("replay", &err);
 	t1 = kb_now_mono();
 	made.n = 0;
-	if (kb_policy_learn(&source, &learn, &text, NULL, &err) < 0)
+	while (make_record(&made, &seen))
+		kb_learner_add(learner, &seen);
+	if (kb_learner_write(learner, false, &text, &err) < 0)
 		die("learn", &err);
 	t2 = kb_now_mono();
 	printf("%d records: replay %.2f s, learn %.2f s\n", RECORDS, (double)(t1 - t0) / 1e9,
 		(double)(t2 - t1) / 1e9);
+	kb_replay_destroy(replay);
+	kb_learner_destroy(learner);
 	kb_buf_finish(&out);
 	kb_buf_finish(&text);
 	kb_bundle_destroy(bundle);

@@ -1,4 +1,4 @@
-/* The passes one by one, and what is built on bundles: diff, replay, learn, explain, OCI, limits.
+/* The passes one by one, and what is built on bundles: diff, explain, OCI, limits.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -350,162 +350,6 @@ static void diff_of_paths_and_hosts(void **state)
 	kb_bundle_destroy(b);
 }
 
-/* ---- replay and learn ------------------------------------------------------------------------ */
-
-struct list {
-	const struct kb_observed *items;
-	size_t n, at;
-};
-
-static int next(void *arg, struct kb_observed *ret, struct kb_err *err)
-{
-	struct list *list = arg;
-
-	(void)err;
-	if (list->at == list->n)
-		return 0;
-	*ret = list->items[list->at++];
-	return 1;
-}
-
-static const struct kb_observed session[] = {
-	{.seq = 1,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/usr/lib/libc.so.6"},
-	{.seq = 2,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/srv/data/one/a"},
-	{.seq = 3,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/srv/data/one/b"},
-	{.seq = 4,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/srv/data/one/c"},
-	{.seq = 5,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.flags = 1,
-		.path = "/srv/out/x\"y"},
-	{.seq = 6,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/home/u/.ssh/id",
-		.decision = KB_OBSERVED_DENIED,
-		.errnum = EACCES},
-	{.seq = 7,
-		.session = "s",
-		.syscall = 42,
-		.arch = ARCH,
-		.family = 2,
-		.host = "api.example",
-		.port = 443},
-	{.seq = 8, .session = "s", .syscall = 101, .arch = ARCH, .has_args = true},
-	{.seq = 9,
-		.session = "s",
-		.syscall = 257,
-		.arch = ARCH,
-		.open = true,
-		.has_flags = true,
-		.path = "/nowhere/x",
-		.failed = true,
-		.errnum = ENOENT},
-	{.seq = 10,
-		.session = "s",
-		.syscall = 59,
-		.arch = ARCH,
-		.exec = true,
-		.path = "/home/u/code/shop/run"},
-};
-
-static void learned_policy_allows_what_was_seen(void **state)
-{
-	struct list list = {session, KB_ARRAY_LEN(session), 0};
-	struct kb_observed_source source = {next, &list};
-	struct kb_learn_options options = {.name = "learned", .policy = &test_options};
-	struct kb_replay_result result;
-	struct kb_buf text, report, out;
-	struct kb_bundle *bundle;
-	struct kb_err err = {0};
-	char *policy, *why;
-
-	(void)state;
-	kb_buf_init(&text, 1 << 20);
-	kb_buf_init(&report, 1 << 20);
-	kb_buf_init(&out, 1 << 20);
-	if (kb_policy_learn(&source, &options, &text, &report, &err) < 0)
-		fail_msg("%s", err.msg);
-	policy = text_of(&text);
-	assert_non_null(strstr(policy, "fs read \"/srv/data/one\""));
-	assert_null(strstr(policy, "/srv/data/one/a"));
-	assert_non_null(strstr(policy, "fs write \"/srv/out/x\\x22y\""));
-	assert_non_null(strstr(policy, "net connect tcp \"api.example:443\""));
-	assert_non_null(strstr(policy, "syscall ptrace allow override"));
-	assert_non_null(strstr(policy, "#   openat /home/u/.ssh/id (read)   1 ×"));
-	assert_null(strstr(policy, "/nowhere"));
-	assert_null(strstr(policy, "\"/srv\""));
-	bundle = test_compile(policy, "learned.policy", &why);
-	if (!bundle)
-		fail_msg("%s\n%s", why, policy);
-	free(why);
-	list.at = 0;
-	assert_int_equal(kb_bundle_replay(bundle, &source, false, &out, &result, NULL), 0);
-	assert_int_equal(result.records, KB_ARRAY_LEN(session));
-	assert_int_equal(result.newly_denied, 0);
-	assert_int_equal(result.newly_allowed, 0);
-	assert_int_equal(result.still_denied, 1);
-	/* a seeded misbehaviour is not covered */
-	assert_int_equal(kb_bundle_decide_path(bundle, KB_FS_READ, "/srv/other").action, KB_DENY);
-	assert_int_equal(
-		kb_bundle_decide_path(bundle, KB_FS_WRITE, "/srv/data/one/a").action, KB_DENY);
-	kb_bundle_destroy(bundle);
-	kb_buf_finish(&report);
-	kb_buf_finish(&out);
-	free(policy);
-}
-
-static void replay_finds_new_denials(void **state)
-{
-	struct list list = {session, KB_ARRAY_LEN(session), 0};
-	struct kb_observed_source source = {next, &list};
-	struct kb_bundle *shell = test_compile(NULL, "shell", NULL);
-	struct kb_replay_result result;
-	struct kb_buf out;
-	char *text;
-
-	(void)state;
-	kb_buf_init(&out, 1 << 20);
-	assert_int_equal(kb_bundle_replay(shell, &source, false, &out, &result, NULL), 0);
-	text = text_of(&out);
-	assert_int_equal(result.newly_denied, 6); /* three reads, a write, a host, ptrace */
-	assert_int_equal(result.still_denied, 1);
-	assert_int_equal(result.still_allowed, 3);
-	assert_non_null(strstr(text, "newly denied  s   connect api.example:443   base.policy:"));
-	free(text);
-	kb_bundle_destroy(shell);
-}
-
 /* ---- explain --------------------------------------------------------------------------------- */
 
 static void explained(
@@ -771,8 +615,6 @@ int main(void)
 		cmocka_unit_test(diff_finds_the_one_value),
 		cmocka_unit_test(solver_is_exact),
 		cmocka_unit_test(diff_of_paths_and_hosts),
-		cmocka_unit_test(learned_policy_allows_what_was_seen),
-		cmocka_unit_test(replay_finds_new_denials),
 		cmocka_unit_test(explanations),
 		cmocka_unit_test(oci_profiles_are_exact),
 		cmocka_unit_test(damaged_bundles),
