@@ -70,14 +70,16 @@ static void check_override(struct checker *ck, const struct kb_stmt *stmt)
 /* What a statement of a file from a workspace may be. */
 static void check_tightens(struct checker *ck, const struct kb_stmt *stmt)
 {
-	bool takes = stmt->action != KB_ALLOW && stmt->kind != KB_STMT_DEFAULT;
+	/* ask would soften what another file denies; a variable may stand in another file's rule.
+	 */
+	bool takes = stmt->action != KB_ALLOW && stmt->action != KB_ASK &&
+		     stmt->kind != KB_STMT_DEFAULT && !stmt->observe;
 
 	if (!stmt->source->tightens)
 		return;
 	if (stmt->kind == KB_STMT_ENV)
 		takes = stmt->verb == KB_VERB_DROP;
-	else if (stmt->kind == KB_STMT_LIMIT || stmt->kind == KB_STMT_LET ||
-		 stmt->kind == KB_STMT_GROUPS)
+	else if (stmt->kind == KB_STMT_LIMIT || stmt->kind == KB_STMT_GROUPS)
 		takes = true;
 	if (takes && !stmt->override_)
 		return;

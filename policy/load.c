@@ -284,6 +284,9 @@ static int load_tightening(struct loader *ld, struct kb_err *err)
 		return r;
 	ld->units[ld->len++].key = ld->opts->tighten;
 	unit->source->tightens = true;
+	/* Nor does it take anything away from the record. */
+	for (size_t i = 0; i < unit->stmts.len; i++)
+		unit->stmts.items[i]->record = KB_RECORD_FULL;
 	for (size_t i = 0; i < unit->extends.len; i++) {
 		kb_diag_error(ld->diags, unit->extends.items[i].pos,
 			"a policy from a workspace extends nothing");

@@ -385,6 +385,9 @@ static int lower_limits(struct kb_lower *lo)
 		if (stmt->source->tightens && best[limit.kind] &&
 			limit.value >= value[limit.kind].value)
 			continue;
+		/* Tighter, but as binding as it was. */
+		if (stmt->source->tightens && best[limit.kind])
+			limit.optional = limit.optional && value[limit.kind].optional;
 		if (!best[limit.kind] || stmt->level < best[limit.kind]->level ||
 			(stmt->level == best[limit.kind]->level &&
 				limit.value < value[limit.kind].value)) {

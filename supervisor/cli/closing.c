@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "denials.h"
+#include "workspace.h"
 
 /* ---- Opening --------------------------------------------------------------------------------- */
 
@@ -16,11 +17,12 @@ void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening
 	workspace = kb_format_path(cli, opening->workspace);
 	files = kb_xprintf(" (%zu files)", opening->policy_files);
 	fprintf(stderr,
-		"kbsup: session %s%s%s on %s · policy %s%s · recording %s · %s writable · "
+		"kbsup: session %s%s%s on %s · policy %s%s%s · recording %s · %s writable · "
 		"network: none\n",
 		kb_tone(cli->err_colour, KB_TONE_BOLD), opening->name,
 		kb_tone_end(cli->err_colour, KB_TONE_BOLD), opening->machine,
 		kb_bundle_name(opening->bundle), opening->policy_files > 1 ? files : "",
+		opening->tightened ? " tightened by " KB_WORKSPACE_POLICY : "",
 		started->lane && *started->lane ? started->lane : "nothing", workspace);
 	for (size_t i = 0; i < started->n_missing; i++)
 		fprintf(stderr, "       %snot enforced here:%s %s\n",

@@ -10,6 +10,7 @@ struct kb_opening {
 	const struct kb_bundle *bundle;
 	const char *name, *machine, *workspace;
 	size_t policy_files;
+	bool tightened; /* by the workspace's own policy */
 };
 
 void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening,

@@ -35,6 +35,7 @@ struct run {
 	struct kb_environment env;
 	struct kb_program_needs needs;
 	char *context;
+	char tighten[PATH_MAX]; /* the workspace's own policy; empty: none */
 	char workspace[PATH_MAX], rootfs[PATH_MAX], cwd[PATH_MAX];
 	const char *command[COMMAND_MAX];
 	struct kb_keys keys;
@@ -219,6 +220,10 @@ static int compile(struct run *run, struct kb_err *err)
 	if (r == 0)
 		r = find_programs(run, err);
 	if (r == 0)
+		r = kb_workspace_policy(run->workspace, run->tighten, err);
+	if (r == 0 && run->tighten[0])
+		run->policies.options.tighten = run->tighten;
+	if (r == 0)
 		r = kb_policies_compile(&run->policies, policy ? policy : run->profile.policy,
 			&run->policy, &run->encoded, err);
 	if (r == 0)
@@ -315,6 +320,7 @@ static void on_started(const struct kb_pump_end *end, const struct kb_started *s
 		.machine = run->request.machine,
 		.workspace = run->workspace,
 		.policy_files = kb_policy_files(run->policy, &files),
+		.tightened = run->tighten[0] != '\0',
 	};
 
 	if (!run->quiet)

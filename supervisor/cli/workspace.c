@@ -115,3 +115,22 @@ int kb_workspace_find(
 		r = check_home(ret, dirs->home, err);
 	return r < 0 ? r : check_own_files(ret, dirs, err);
 }
+
+int kb_workspace_policy(const char *workspace, char ret[PATH_MAX], struct kb_err *err)
+{
+	struct stat st;
+	int n = snprintf(ret, PATH_MAX, "%s/" KB_WORKSPACE_POLICY, workspace);
+
+	if (n < 0 || n >= PATH_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT, "the workspace's path is too long");
+	if (lstat(ret, &st) < 0) {
+		if (errno != ENOENT)
+			return kb_err_sys(err, errno, "%s cannot be examined", ret);
+		ret[0] = '\0';
+		return 0;
+	}
+	if (S_ISREG(st.st_mode))
+		return 0;
+	kb_err_set(err, KB_ERR_REFUSED, "the workspace's policy %s is not a plain file", ret);
+	return kb_err_hint(err, "look at what it is, then remove it");
+}

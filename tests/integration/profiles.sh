@@ -92,10 +92,49 @@ limits_are_told() {
     expect_out fixed
 }
 
+workspace_policy_tightens() {
+    echo KEY=1 >"$WS/secret.txt"
+    printf 'policy ours version 1 {\n    workspace hide "secret.txt"\n    limit open-files 99\n}\n' >"$WS/.kbsup.policy"
+    session -- sh -c 'cat secret.txt || echo hidden; ulimit -n; rm -f .kbsup.policy; echo "policy x { }" >.kbsup.policy'
+    expect_out hidden
+    expect_out 99
+    grep -q 'workspace hide' "$WS/.kbsup.policy" || fail 'the agent changed the policy that binds it'
+    session --agent toy
+    expect_status 0
+}
+
+hostile_workspace_policy() { # line of the policy
+    printf 'policy ours version 1 {\n    %s\n}\n' "$1" >"$WS/.kbsup.policy"
+    session -- true
+    [ "$status" != 0 ] || fail "accepted: $1"
+    expect_err '.kbsup.policy:2:'
+    expect_err 'can only take away'
+}
+
+odd_workspace_policy() {
+    rm -f "$WS/.kbsup.policy"
+    ln -s /etc/passwd "$WS/.kbsup.policy"
+    session -- true
+    expect_status 4
+    expect_one_error
+    expect_err 'not a plain file'
+    rm "$WS/.kbsup.policy"
+    mkfifo "$WS/.kbsup.policy"
+    session -- true
+    expect_status 4
+    rm "$WS/.kbsup.policy"
+}
+
 tap 'a program under a prefix in the home directory is found and runs' program_is_found
 tap 'of its prefix only bin and lib are there, read-only' only_its_places_are_there
 tap 'a program that is not installed is an error with the way to install it' missing_program_names_the_remedy
 tap 'what is kept comes back, and nothing else' kept_comes_back
 tap 'what is kept belongs to one agent' kept_is_the_agents_own
 tap 'the agent is told its limits where it looks, and cannot change them' limits_are_told
+tap "a workspace's policy tightens, and the agent cannot change it" workspace_policy_tightens
+tap "a workspace's policy gives nothing to read" hostile_workspace_policy 'fs read "/srv"'
+tap "a workspace's policy opens no network" hostile_workspace_policy 'net connect any'
+tap "a workspace's policy sets no variable" hostile_workspace_policy 'let X "/"'
+tap "a workspace's policy overrides nothing" hostile_workspace_policy 'group @mount allow override reason "x"'
+tap "what is not a plain file is no workspace's policy" odd_workspace_policy
 tap_end

@@ -574,6 +574,24 @@ static struct kb_bundle *tightened(const char *text, char **why)
 
 static void workspace_policies_only_tighten(void **state)
 {
+	/* ask would soften a deny, a variable may stand in a rule of the user's. */
+	static const char *const hostile[] = {
+		"net connect tcp \"evil.example:443\"",
+		"exec allow \"/srv\"",
+		"env pass SSH_AUTH_SOCK",
+		"env set PATH \"/tmp\"",
+		"syscall ptrace { request = PTRACE_TRACEME } ask",
+		"group @mount ask \"let me\"",
+		"syscall mount allow override reason \"trust me\"",
+		"fs deny \"~/.ssh\" override reason \"softly\"",
+		"fs deny \"**/x\" observe-only",
+		"let DATA \"/home/u\"",
+		"secret T from env for \"evil.example:443\" as bearer",
+		"secret T from command \"id\" for \"evil.example:443\" as bearer",
+		"default deny EPERM record none",
+		"workspace write \"/srv\"",
+		"fs keep \"~/.ssh\"",
+	};
 	struct kb_bundle *bundle;
 	const struct kb_limit *limits;
 	char *why;
@@ -594,9 +612,28 @@ static void workspace_policies_only_tighten(void **state)
 		else if (limits[i].kind == KB_LIMIT_MEMORY)
 			assert_int_equal(limits[i].value, 8ULL << 30);
 	kb_bundle_destroy(bundle);
+	/* A limit stays as binding, and a denial as loud, as it was. */
+	bundle = tightened("policy w {\n group @mount deny EPERM record none\n"
+			   " limit memory 1G if-available\n}\n",
+		&why);
+	assert_non_null(bundle);
+	free(why);
+	assert_int_equal(
+		kb_bundle_decide(bundle, ARCH, 165, (uint64_t[6]){0}).record, KB_RECORD_FULL);
+	kb_bundle_destroy(bundle);
 	assert_null(tightened("policy w {\n fs read \"/srv\"\n}\n", &why));
 	assert_non_null(strstr(why, "only take away"));
 	free(why);
+	for (size_t i = 0; i < KB_ARRAY_LEN(hostile); i++) {
+		char *text = kb_asprintf("policy w {\n %s\n}\n", hostile[i]);
+
+		if (tightened(text, &why))
+			fail_msg("accepted from a workspace: %s", hostile[i]);
+		if (!strstr(why, "only take away"))
+			fail_msg("%s: %s", hostile[i], why);
+		free(why);
+		free(text);
+	}
 	assert_null(tightened("policy w extends base {\n fs deny \"/usr/x\"\n}\n", &why));
 	free(why);
 }

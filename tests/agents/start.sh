@@ -1,0 +1,61 @@
+#!/bin/bash
+# The real programs of the agents, each in a session under its own preset: they say their version and
+# their help, and come as far as they can without a network and an account. Whatever is denied on the
+# way must be listed here with the reason why it is denied on purpose.
+# KB_AGENTS: where their programs are; downloaded when missing.
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${KB_AGENTS:-${1:?}/agents}
+if [ ! -w "$cache" ] && [ -d "$cache" ]; then :; elif ! bash "$here/install.sh" "$cache" >&2; then
+    echo '1..0 # SKIP npm could not install the agents'
+    exit 0
+fi
+chmod a+rX "$cache"
+# shellcheck source=tests/integration/lib.sh
+. "$here/../integration/lib.sh"
+KB_TIMEOUT=300
+
+# agent, command, and a prompt given without a terminal: its start-up path
+agents() {
+    cat <<'LIST'
+claude-code claude -p hello
+codex codex exec --skip-git-repo-check hello
+gemini-cli gemini -p hello
+opencode opencode run hello
+copilot-cli copilot -p hello
+LIST
+}
+
+
+no_unexpected_denials() { # session
+    run kbsup audit query "$1" 'decision = denied and syscall != io_uring_setup and event != connect and event != send'
+    expect_status 0
+    case $out in *denied*) fail "denied to $1" ;; esac
+}
+
+says() { # agent, command, option, text in its output
+    PATH=$cache/$1/node_modules/.bin:$PATH session --name "$1$3" --agent "$1" -- "$2" "$3"
+    expect_status 0
+    expect_out "$4"
+    no_unexpected_denials "$1$3"
+}
+
+# It fails for want of a network or an account, not of anything else: it neither is killed nor hangs.
+starts() { # agent, command, words of a first prompt
+    local agent=$1
+    shift
+    PATH=$cache/$agent/node_modules/.bin:$PATH
+    export PATH
+    run timeout -k 5 60 "$BIN/kbsup" run --workspace "$WS" --name "$agent-start" --agent "$agent" -- "$@"
+    [ "$status" -lt 124 ] || [ "$status" = 124 ] || fail "ended by a signal: $status"
+    run kbsup audit query "$agent-start" 'event = exec' --json
+    [ -n "$out" ] || fail 'nothing was run'
+    no_unexpected_denials "$agent-start"
+}
+
+while read -r agent command prompt; do
+    tap "$agent: --version" says "$agent" "$command" --version .
+    tap "$agent: --help" says "$agent" "$command" --help "$command"
+    # shellcheck disable=SC2086 # words
+    tap "$agent: starts" starts "$agent" "$command" $prompt
+done < <(agents)
+tap_end
