@@ -45,6 +45,7 @@ const struct kb_command *const kb_commands[] = {
 	&kb_cmd_audit_verify,
 	&kb_cmd_audit_stats,
 	&kb_cmd_audit_prune,
+	&kb_cmd_audit_import,
 	&kb_cmd_doctor,
 	&kb_cmd_status,
 	&kb_cmd_agents,

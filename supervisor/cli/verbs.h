@@ -6,6 +6,7 @@
 extern const struct kb_command kb_cmd_agents;
 extern const struct kb_command kb_cmd_attach;
 extern const struct kb_command kb_cmd_audit_export;
+extern const struct kb_command kb_cmd_audit_import;
 extern const struct kb_command kb_cmd_audit_prune;
 extern const struct kb_command kb_cmd_audit_query;
 extern const struct kb_command kb_cmd_audit_report;

@@ -520,6 +520,36 @@ int kb_client_prune(struct kb_client *client, uint64_t keep_ns, uint64_t max_byt
 	return 0;
 }
 
+int kb_client_import(struct kb_client *client, const char *name, uint64_t start, int log_fd,
+	struct kb_imported *ret, struct kb_err *err)
+{
+	Kb__Control__ImportRequest import = KB__CONTROL__IMPORT_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	Kb__Control__Reply *reply;
+	const Kb__Control__Imported *done;
+	const char *user = getenv("USER");
+	int r;
+
+	import.name = (char *)name;
+	import.user = (char *)(user ? user : "");
+	import.start = start;
+	request.body_case = KB__CONTROL__REQUEST__BODY_IMPORT;
+	request.import = &import;
+	r = kb_client_call(
+		client, &request, log_fd, 0, KB__CONTROL__REPLY__BODY_IMPORTED, &reply, err);
+	if (r < 0)
+		return r;
+	done = reply->imported;
+	*ret = (struct kb_imported){.records = done->records,
+		.lines = done->lines,
+		.foreign = done->foreign,
+		.cut = done->cut};
+	snprintf(ret->id, sizeof(ret->id), "%s", done->id);
+	snprintf(ret->name, sizeof(ret->name), "%s", done->name);
+	kb__control__reply__free_unpacked(reply, NULL);
+	return 0;
+}
+
 #define SUMMARY_MAX 512
 
 /* The reader's line, which it has written whole before it is done. */

@@ -112,6 +112,15 @@ struct kb_dropped {
 int kb_client_prune(struct kb_client *client, uint64_t keep_ns, uint64_t max_bytes,
 	struct kb_dropped *ret, struct kb_err *err);
 
+/* A log that strace wrote becomes a session. name NULL: one is made. start: ns since the epoch, for
+ * a log without dates. Blocks until it is durable. */
+struct kb_imported {
+	char id[KB_ULID_TEXT], name[KB_NAME_MAX];
+	uint64_t records, lines, foreign, cut;
+};
+int kb_client_import(struct kb_client *client, const char *name, uint64_t start, int log_fd,
+	struct kb_imported *ret, struct kb_err *err);
+
 /* What of a session has to be counted from its records: commands, changed, deleted, hosts. */
 int kb_client_summary(struct kb_client *client, struct kb_session *session, struct kb_err *err);
 

@@ -124,6 +124,7 @@ void kb_conn_destroy(struct kb_conn *conn)
 
 	kb_live_forget_conn(conn->main, conn);
 	kb_chores_forget_conn(conn->main, conn);
+	kb_imports_forget_conn(conn->main, conn);
 	TAILQ_FOREACH(p, &conn->main->processes, entry)
 		if (p->conn == conn) {
 			p->conn = NULL;

@@ -48,10 +48,16 @@ static int run_reader(const struct options *o)
 	return kb_reader_role(o->store);
 }
 
+static int run_importer(const struct options *o)
+{
+	return kb_import_role();
+}
+
 static const struct {
 	const char *name;
 	int (*run)(const struct options *o);
-} roles[] = {{"store", run_store}, {"link", run_link}, {"reader", run_reader}};
+} roles[] = {{"store", run_store}, {"link", run_link}, {"reader", run_reader},
+	{"importer", run_importer}};
 
 static int run_role(const struct options *o)
 {

@@ -81,6 +81,7 @@ void kb_main_stop(struct kb_main *m, const char *reason)
 	snprintf(m->stop_reason, sizeof(m->stop_reason), "%s", reason);
 	kb_err_set(&why, KB_ERR_CLOSED, "%s", reason);
 	close_listener(m);
+	kb_imports_stop(m);
 	kb_source_disarm(m->idle);
 	(void)kb_source_arm(m->stop_timer, STOP_STEP_MS, NULL);
 	for (live = TAILQ_FIRST(&m->lives); live; live = next) {
@@ -256,6 +257,7 @@ int kb_main_run(const struct kb_main_options *options)
 	TAILQ_INIT(&m.conns);
 	TAILQ_INIT(&m.lives);
 	TAILQ_INIT(&m.chores);
+	TAILQ_INIT(&m.imports);
 	TAILQ_INIT(&m.processes);
 	TAILQ_INIT(&m.places);
 	r = set_up(&m, options, &err);

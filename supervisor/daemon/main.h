@@ -9,6 +9,7 @@
  *	peers.c		what store and reader say
  *	places.c	the machines sessions run on, and what their links say
  *	chores.c	work on the store that clients ask for: pruning
+ *	import.c	logs that become sessions
  */
 #pragma once
 
@@ -39,6 +40,7 @@ struct kb_role_process;
 struct kb_conn;
 struct kb_live;
 struct kb_chore;
+struct kb_import;
 
 /* ---- Role processes (process.c) -------------------------------------------------------------- */
 
@@ -141,6 +143,20 @@ void kb_chore_pruned(struct kb_role_process *store, const Kb__Role__StorePruned 
 void kb_chores_store_gone(struct kb_role_process *store, const struct kb_err *why);
 void kb_chores_forget_conn(struct kb_main *m, const struct kb_conn *conn);
 
+/* ---- Imports (import.c) ---------------------------------------------------------------------- */
+
+/* fd: the log, kept by a dup. The client is answered when the session is durable. */
+int kb_import_start(struct kb_conn *conn, uint32_t request, const Kb__Control__ImportRequest *what,
+	int fd, struct kb_err *err);
+/* What the store says of sessions; those that are no imports are ignored. */
+void kb_import_finished(struct kb_role_process *store, const Kb__Role__SessionFinished *msg);
+void kb_import_unstorable(
+	struct kb_role_process *store, ProtobufCBinaryData id, const struct kb_err *why);
+void kb_imports_store_gone(struct kb_role_process *store, const struct kb_err *why);
+void kb_imports_forget_conn(struct kb_main *m, const struct kb_conn *conn);
+/* The supervisor leaves. */
+void kb_imports_stop(struct kb_main *m);
+
 /* ---- main ------------------------------------------------------------------------------------ */
 
 struct kb_main {
@@ -157,6 +173,7 @@ struct kb_main {
 	TAILQ_HEAD(kb_lives, kb_live) lives;
 	size_t n_lives;
 	TAILQ_HEAD(kb_chores, kb_chore) chores;
+	TAILQ_HEAD(kb_imports, kb_import) imports;
 	TAILQ_HEAD(kb_processes, kb_role_process) processes;
 	uint32_t last_number;
 	struct kb_role_process *store; /* NULL: none now */

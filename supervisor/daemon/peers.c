@@ -101,6 +101,8 @@ static int on_finished(struct kb_role_process *p, const Kb__Role__SessionFinishe
 	struct kb_live *live = kb_live_by_id(p->main, msg->session);
 	struct kb_err err;
 
+	if (!live)
+		kb_import_finished(p, msg);
 	if (!live || live->store != p)
 		return 0;
 	live->complete = live->complete && msg->complete;
@@ -125,7 +127,9 @@ static int on_unstorable(struct kb_role_process *p, const Kb__Role__SessionUnsto
 
 	kb_role_error_read(msg->error, &err);
 	kb_err_prefix(&err, "its records cannot be kept");
-	if (live && live->store == p)
+	if (!live)
+		kb_import_unstorable(p, msg->session, &err);
+	else if (live->store == p)
 		kb_live_event(live, KB_EV_UNSTORABLE, &err);
 	return 0;
 }
@@ -166,6 +170,7 @@ static void store_gone(struct kb_role_process *p, const struct kb_err *why)
 
 	m->store = NULL;
 	kb_chores_store_gone(p, why);
+	kb_imports_store_gone(p, why);
 	for (live = TAILQ_FIRST(&m->lives); live; live = next) {
 		next = TAILQ_NEXT(live, entry);
 		if (live->store == p)

@@ -10,9 +10,9 @@
 #include "audit/audit.h"
 #include "proto/control.pb-c.h"
 #include "proto/role_error.h"
+#include "role_io.h"
 #include "roles.h"
 #include "supervisor/base/fd.h"
-#include "supervisor/base/frame.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 
@@ -168,55 +168,27 @@ static int answer(const char *dir, const Kb__Control__AskRequest *request, int f
 	return r;
 }
 
-/* One message, by hand: the process does nothing else meanwhile. */
+/* Everything at once: the process does nothing else meanwhile. */
 static int receive(uint8_t **ret, size_t *ret_len, int *ret_fd, struct kb_err *err)
 {
-	uint8_t header[KB_FRAME_HEADER];
-	struct kb_frame frame;
-	KB_CLOSE int fd = -1;
-	uint8_t *data;
-	ssize_t n = kb_fd_recv(KB_ROLE_FD, header, sizeof(header), &fd, 1, err);
-	int r;
+	int r = kb_role_receive(KB_ROLE_FD, ret, ret_len, ret_fd, err);
 
-	if (n < 0)
-		return (int)n;
-	if (n != sizeof(header))
-		return kb_err_set(err, KB_ERR_CLOSED, "main asked nothing");
-	r = kb_frame_decode(header, sizeof(header), &frame, err);
-	if (r < 0)
-		return r;
-	if (fd < 0)
-		return kb_err_set(err, KB_ERR_INVALID, "a question without its fd");
-	data = malloc(frame.length + 1);
-	if (!data)
-		return kb_err_nomem(err);
-	r = kb_fd_read_exact(KB_ROLE_FD, data, frame.length, err);
-	if (r < 0) {
-		free(data);
-		return r;
-	}
-	*ret = data;
-	*ret_len = frame.length;
-	*ret_fd = kb_steal_fd(&fd);
-	return 0;
+	if (r == 0 && *ret_fd < 0)
+		r = kb_err_set(err, KB_ERR_INVALID, "a question without its fd");
+	return r;
 }
 
 static int tell(int status, const struct kb_err *why)
 {
 	Kb__Role__FromReader msg = KB__ROLE__FROM_READER__INIT;
 	Kb__Role__RoleError error;
-	struct kb_frame frame = {.kind = KB_FRAME_MSG};
-	uint8_t bytes[KB_FRAME_HEADER + KB_ERR_MSG_MAX + KB_ERR_HINT_MAX + 64];
 
 	msg.status = status;
 	if (why) {
 		kb_role_error_fill(&error, why);
 		msg.error = &error;
 	}
-	frame.length = (uint32_t)kb__role__from_reader__get_packed_size(&msg);
-	kb_frame_encode(&frame, bytes);
-	kb__role__from_reader__pack(&msg, bytes + KB_FRAME_HEADER);
-	return kb_fd_write_all(KB_ROLE_FD, bytes, KB_FRAME_HEADER + frame.length, NULL);
+	return kb_role_send(KB_ROLE_FD, &msg.base, NULL);
 }
 
 int kb_reader_role(const char *dir)

@@ -271,6 +271,13 @@ static int on_prune(const struct call *c, struct kb_err *err)
 	return kb_chore_prune(c->conn, c->request->id, c->request->prune, err);
 }
 
+static int on_import(const struct call *c, struct kb_err *err)
+{
+	if (c->fd < 0)
+		return kb_err_set(err, KB_ERR_INVALID, "the request came without its fd");
+	return kb_import_start(c->conn, c->request->id, c->request->import, c->fd, err);
+}
+
 static int on_shutdown(const struct call *c, struct kb_err *err)
 {
 	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
@@ -299,6 +306,7 @@ static const struct {
 	[KB__CONTROL__REQUEST__BODY_ASK] = {"ask", on_ask},
 	[KB__CONTROL__REQUEST__BODY_SHUTDOWN] = {"shutdown", on_shutdown},
 	[KB__CONTROL__REQUEST__BODY_PRUNE] = {"prune", on_prune},
+	[KB__CONTROL__REQUEST__BODY_IMPORT] = {"import", on_import},
 };
 
 int kb_request_handle(

@@ -10,3 +10,5 @@
 int kb_store_role(const char *dir);
 /* Answers one AskRequest from the store in `dir`. */
 int kb_reader_role(const char *dir);
+/* Reads one log of strace and brings its records to the store. */
+int kb_import_role(void);

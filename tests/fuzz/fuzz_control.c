@@ -90,6 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	TAILQ_INIT(&m.conns);
 	TAILQ_INIT(&m.lives);
 	TAILQ_INIT(&m.chores);
+	TAILQ_INIT(&m.imports);
 	TAILQ_INIT(&m.processes);
 	TAILQ_INIT(&m.places);
 	must(kb_loop_create(&m.loop, NULL));
