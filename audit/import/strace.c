@@ -1,10 +1,10 @@
 /* Theory of operation. A log is a sequence of lines, each of one process. A call that another
  * process interrupted comes as two lines, "unfinished" and "resumed": the first half is kept with
  * its process until the second comes. What a record needs and a line does not say is remembered per
- * process: its parent (from the parent's fork) and its working directory (from -y or chdir).
+ * process: its parent (from the parent's fork) and its working directory (from -y or chdir). A
+ * child may be seen before its parent's fork returns (always so with vfork): then its parent is the
+ * one that is in a fork, the latest if there are several.
  */
-#include "strace.h"
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "audit/audit.h"
 #include "strace_line.h"
 
 #define KB_STRACE_LINE_MAX  (4u << 20) /* a longer line ends the import */
@@ -83,6 +84,9 @@ struct proc {
 	char *cwd;     /* absolute, or NULL */
 	char *pending; /* first half of an interrupted call */
 	uint64_t pending_time;
+	bool forking; /* the pending call makes a child, which has not been seen */
+	bool seen;    /* a line of it has been read */
+	bool guessed; /* ppid is of the one that was forking */
 	struct proc *next;
 };
 
@@ -90,7 +94,7 @@ struct proc {
 
 struct importer {
 	struct proc *procs[KB_STRACE_BUCKETS];
-	size_t n_procs;
+	size_t n_procs, n_forking;
 	uint32_t only_pid; /* a log without -f has none: everything is one process */
 	uint64_t start, day, last_time;
 	int (*record)(const struct kb_record *, void *, struct kb_err *);
@@ -129,6 +133,7 @@ static void proc_forget(struct importer *im, uint32_t pid)
 		if (p->pid != pid)
 			continue;
 		*slot = p->next;
+		im->n_forking -= p->forking;
 		free(p->cwd);
 		free(p->pending);
 		free(p);
@@ -381,8 +386,9 @@ static void note_child(struct importer *im, const struct kb_strace_line *line, c
 	if (!line->has_value || line->value <= 0 || line->value > UINT32_MAX)
 		return;
 	child = proc_of(im, (uint32_t)line->value);
-	if (!child || child->ppid)
+	if (!child || (child->ppid && !child->guessed))
 		return;
+	child->guessed = false;
 	child->ppid = p->pid;
 	if (!child->cwd && p->cwd)
 		child->cwd = strdup(p->cwd);
@@ -401,17 +407,45 @@ static void note_chdir(struct importer *im, struct kb_strace_line *line, struct 
 	p->cwd = strndup((const char *)path.data, path.len);
 }
 
+static const char *const forks[] = {"fork", "vfork", "clone", "clone3"};
+
+static bool is_fork(const char *text)
+{
+	size_t len = strcspn(text, "(");
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(forks); i++)
+		if (strlen(forks[i]) == len && strncmp(text, forks[i], len) == 0)
+			return true;
+	return false;
+}
+
+static void guess_parent(struct importer *im, struct proc *child)
+{
+	struct proc *parent = NULL;
+
+	for (size_t b = 0; im->n_forking && b < KB_STRACE_BUCKETS; b++)
+		for (struct proc *p = im->procs[b]; p; p = p->next)
+			if (p->forking && p != child &&
+				(!parent || p->pending_time > parent->pending_time))
+				parent = p;
+	if (!parent)
+		return;
+	parent->forking = false;
+	im->n_forking--;
+	child->ppid = parent->pid;
+	child->guessed = true;
+	if (parent->cwd)
+		child->cwd = strdup(parent->cwd);
+}
+
 static int on_call(
 	struct importer *im, struct kb_strace_line *line, struct proc *p, struct kb_err *err)
 {
-	static const char *const forks[] = {"fork", "vfork", "clone", "clone3"};
-
 	for (size_t i = 0; i < KB_ARRAY_LEN(calls); i++)
 		if (strcmp(calls[i].name, line->name) == 0)
 			return record_call(im, &calls[i], line, p, err);
-	for (size_t i = 0; i < KB_ARRAY_LEN(forks); i++)
-		if (strcmp(forks[i], line->name) == 0)
-			note_child(im, line, p);
+	if (is_fork(line->name))
+		note_child(im, line, p);
 	if (strcmp(line->name, "chdir") == 0)
 		note_chdir(im, line, p);
 	return 0;
@@ -449,6 +483,8 @@ static int on_resumed(
 	KB_FREE char *text = NULL;
 	KB_FREE char *first = KB_STEAL(p->pending);
 
+	im->n_forking -= p->forking;
+	p->forking = false;
 	if (!first)
 		return 0; /* the log starts in the middle of it */
 	text = kb_asprintf("%s%s", first, line->rest);
@@ -486,6 +522,9 @@ static int on_line(struct importer *im, char *text, struct kb_err *err)
 	if (!p)
 		return kb_err_set(err, KB_ERR_LIMIT, "the log holds more than %d processes at once",
 			KB_STRACE_PROCS_MAX);
+	if (!p->seen && !p->ppid)
+		guess_parent(im, p);
+	p->seen = true;
 	switch (line.kind) {
 	case KB_STRACE_CALL:
 		return on_call(im, &line, p, err);
@@ -493,6 +532,9 @@ static int on_line(struct importer *im, char *text, struct kb_err *err)
 		free(p->pending);
 		p->pending = strdup(line.rest);
 		p->pending_time = line.time;
+		im->n_forking -= p->forking;
+		p->forking = is_fork(line.rest);
+		im->n_forking += p->forking;
 		return p->pending ? 0 : kb_err_nomem(err);
 	case KB_STRACE_RESUMED:
 		return on_resumed(im, &line, p, err);

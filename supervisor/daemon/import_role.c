@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "audit/audit.h"
-#include "audit/import/strace.h"
 #include "proto/role_error.h"
 #include "role_io.h"
 #include "roles.h"

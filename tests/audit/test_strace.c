@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "audit/import/strace.h"
+#include "audit/audit.h"
 
 #define START UINT64_C(1700000000000000000)
 
@@ -130,6 +130,13 @@ static const struct row {
 		"12 bind family=1 alen=6 ok\n"},
 	{"12 connect(3, {sa_family=AF_UNIX, sun_path=@\"bus\"}, 110) = 0\n",
 		"12 connect family=1 alen=4 ok\n"},
+	/* a child that is seen before its parent's fork returns, and one that corrects a guess */
+	{"7 vfork( <unfinished ...>\n8 unlink(\"/a\") = 0\n7 <... vfork resumed>) = 8\n"
+	 "9 unlink(\"/b\") = 0\n",
+		"8 unlink ppid=7 path=/a ok\n9 unlink path=/b ok\n"},
+	{"6 fork( <unfinished ...>\n7 fork( <unfinished ...>\n8 unlink(\"/a\") = 0\n"
+	 "6 <... fork resumed>) = 8\n8 unlink(\"/b\") = 0\n",
+		"8 unlink ppid=7 path=/a ok\n8 unlink ppid=6 path=/b ok\n"},
 	/* ends */
 	{"12 +++ exited with 3 +++\n", "12 exit exit=3 ok\n"},
 	{"12 +++ killed by SIGKILL +++\n", "12 exit exit=137 signal=9 ok\n"},

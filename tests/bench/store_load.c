@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "audit/import/strace.h"
+#include "audit/audit.h"
 
 #define ROUND_NS   UINT64_C(60000000000)
 #define ROUND_PIDS 20000u
