@@ -146,6 +146,9 @@ struct kb_notify_options {
 	pid_t init_pid; /* the session's pid 1, as seen from here */
 	const char *host_root; /* where the machine's own files are, to tell "hidden" from "absent";
 				  or NULL */
+	/* Both lanes are at work, and the filter is emitted with KB_EMIT_SPLIT: lane notify has the
+	 * calls the filter asks about and says nothing of processes, lane bpf has all the rest. */
+	bool split;
 };
 int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	const struct kb_notify_ops *ops, void *arg, struct kb_notify **ret, struct kb_err *err);
@@ -160,17 +163,47 @@ void kb_notify_destroy(struct kb_notify *notify);
 
 /* Runs in the machine where it is privileged (CAP_BPF and CAP_PERFMON, or root). It sees calls as
  * they return, with the kernel's own idea of files, and holds nobody up: the filter is emitted with
- * KB_EMIT_PLAIN. What its ring buffer has no room for is counted and recorded as loss. See
- * collect/bpf/lane.c for the theory. */
+ * KB_EMIT_PLAIN or KB_EMIT_SPLIT. What its ring buffer has no room for is counted and recorded as
+ * loss. See collect/bpf/lane.c and hub.c for the theory. */
+
+/* The programs, loaded once per machine; sessions share them. Closing the hub, or the death of its
+ * process, takes them out of the kernel. */
+struct kb_bpf_hub;
+#define KB_BPF_HUB_FDS	 5
+#define KB_BPF_SEATS_MAX 319 /* seats are numbered from 0 */
+int kb_bpf_hub_create(struct kb_bpf_hub **ret, struct kb_err *err);
+void kb_bpf_hub_destroy(struct kb_bpf_hub *hub);
+/* Proves that the lane works here: makes a call and sees it. Leaves the hub detached. */
+int kb_bpf_hub_probe(struct kb_bpf_hub *hub, struct kb_err *err);
+/* Attached, every session with a seat is seen. Both are no-ops when it is so already. */
+int kb_bpf_hub_attach(struct kb_bpf_hub *hub, struct kb_err *err);
+void kb_bpf_hub_detach(struct kb_bpf_hub *hub);
+/* Descriptors to be handed to the processes of sessions; the hub keeps them. */
+void kb_bpf_hub_fds(const struct kb_bpf_hub *hub, int ret[KB_BPF_HUB_FDS]);
+/* The session with this seat is over, however it ended: the seat can be given again. */
+void kb_bpf_hub_release(struct kb_bpf_hub *hub, unsigned seat);
+
+/* A session's place in the programs. Making it takes the kernel some milliseconds: do it ahead. The
+ * descriptors stay the caller's. */
+struct kb_bpf_seat;
+int kb_bpf_seat_create(const int hub[KB_BPF_HUB_FDS], unsigned number, struct kb_bpf_seat **ret,
+	struct kb_err *err);
+void kb_bpf_seat_destroy(struct kb_bpf_seat *seat);
+
 struct kb_bpf;
-/* Uses bundle, arch, root_fd (taken), init_pid (its pid namespace is the session) and host_root. */
+/* Uses bundle, arch, root_fd (taken), init_pid (its pid namespace is the session; who has no more
+ * seccomp filters than it has is not looked at), host_root and split. Takes seat, also on failure.
+ */
 int kb_bpf_create(struct kb_loop *loop, const struct kb_notify_options *options,
-	const struct kb_notify_ops *ops, void *arg, struct kb_bpf **ret, struct kb_err *err);
+	struct kb_bpf_seat *seat, const struct kb_notify_ops *ops, void *arg, struct kb_bpf **ret,
+	struct kb_err *err);
+/* Reports what has come so far. */
+void kb_bpf_look(struct kb_bpf *bpf);
 /* While paused nothing is read: what the buffer cannot hold meanwhile is lost, and counted. */
 void kb_bpf_pause(struct kb_bpf *bpf, bool paused);
 /* Reports what is still on its way, then everything that can no longer be told. */
 void kb_bpf_destroy(struct kb_bpf *bpf);
-/* Proves that the lane works here: loads it, makes a call and sees it. */
+/* All of it in one: loads, proves, unloads. */
 int kb_bpf_probe(struct kb_err *err);
 
 /* A session in numbers, for ps and the closing lines of run. */

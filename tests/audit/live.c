@@ -119,6 +119,21 @@ static void child(struct live *live, int sock, int (*fn)(void *arg), void *arg)
 	_exit(fn(arg));
 }
 
+static void start_bpf(struct live *live)
+{
+	int fds[KB_BPF_HUB_FDS];
+	struct kb_bpf_seat *seat;
+	struct kb_err err;
+
+	if (kb_bpf_hub_create(&live->hub, &err) < 0)
+		die("lane bpf", &err);
+	kb_bpf_hub_fds(live->hub, fds);
+	if (kb_bpf_seat_create(fds, 0, &seat, &err) < 0 ||
+		kb_bpf_create(live->loop, &live->options, seat, &ops, live, &live->bpf, &err) < 0 ||
+		kb_bpf_hub_attach(live->hub, &err) < 0)
+		die("lane bpf", &err);
+}
+
 void live_start(struct live *live, int (*fn)(void *arg), void *arg)
 {
 	int pair[2], listener = -1;
@@ -142,8 +157,7 @@ void live_start(struct live *live, int (*fn)(void *arg), void *arg)
 	close(pair[1]);
 	if (live->lane_bpf) {
 		live->options.init_pid = live->pid;
-		if (kb_bpf_create(live->loop, &live->options, &ops, live, &live->bpf, &err) < 0)
-			die("lane bpf", &err);
+		start_bpf(live);
 		kb_fd_write_all(pair[0], "g", 1, &err);
 		close(pair[0]);
 		return;
@@ -183,6 +197,7 @@ void live_finish(struct live *live)
 {
 	kb_notify_destroy(live->notify);
 	kb_bpf_destroy(live->bpf);
+	kb_bpf_hub_destroy(live->hub);
 	for (size_t i = 0; i < live->n_records; i++)
 		free(live->records[i]);
 	free(live->records);

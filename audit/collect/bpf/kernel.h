@@ -25,6 +25,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27
 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2, BPF_RB_AVAIL_DATA = 0 };
@@ -99,6 +100,9 @@ struct signal_struct {
 	unsigned int flags;
 	int group_exit_code;
 };
+struct seccomp {
+	atomic_t filter_count;
+};
 struct task_struct {
 	int pid, tgid;
 	int exit_code;
@@ -109,6 +113,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct fs_struct *fs;
 	struct mm_struct *mm;
+	struct seccomp seccomp;
 };
 struct linux_binprm {
 	struct file *file;

@@ -1,4 +1,5 @@
-/* Lane bpf's own header: what its two files share. lane.c loads and reads, records.c makes records.
+/* Lane bpf's own header: what its files share. lane.c reads, records.c makes records,
+ * hub.c has what is in the kernel.
  */
 #pragma once
 
@@ -7,13 +8,10 @@
 #include "audit/collect/resolve.h"
 #include "audit/collect/tally.h"
 #include "audit/collect/traps.h"
-#include "ring.h"
+#include "hub.h"
 
-#define KB_BPF_BUCKETS	 1024u
-#define KB_BPF_LINKS_MAX 8
+#define KB_BPF_BUCKETS 1024u
 
-struct bpf_object;
-struct bpf_link;
 struct ring_buffer;
 
 struct kb_bpf_task {
@@ -38,18 +36,13 @@ struct kb_bpf {
 	uint32_t arch;
 	int root_fd;
 	struct kb_resolver resolver;
-	struct bpf_object *object;
-	struct bpf_link *links[KB_BPF_LINKS_MAX];
-	size_t n_links;
+	struct kb_bpf_seat *seat;
 	struct ring_buffer *ring;
-	int lost_fd;
-	int probe_nr; /* -1: not a probe */
-	bool probe_seen;
-	bool paused;
+	bool split, paused, looking;
 	struct kb_source *woken, *timer;
 	int64_t look_msec;
 	uint64_t monotonic_to_real;
-	uint64_t lost[KB_BPF_KINDS];
+	struct kb_bpf_lost lost; /* already reported */
 	struct kb_bpf_task *tasks[KB_BPF_BUCKETS];
 	struct kb_bpf_attempt *attempts;
 	const struct kb_trap *traps[KB_TRAP_NUMBERS];

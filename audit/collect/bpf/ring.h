@@ -71,7 +71,21 @@ struct kb_bpf_call {
 #define KB_BPF_REPORT_ERRORS 2u /* only when it failed */
 #define KB_BPF_CALLS	     1024
 
-struct kb_bpf_config {
-	unsigned int pid_ns; /* inode of the session's pid namespace */
+/* In the table of wanted calls. */
+#define KB_BPF_WANT_EXIT  1u
+#define KB_BPF_WANT_ENTER 2u /* also announced: exec */
+
+/* The programs are loaded once; each session has a seat in their maps. */
+#define KB_BPF_SEATS 320
+#define KB_BPF_RING  (8u << 20) /* bytes of events that may wait, per session */
+
+struct kb_bpf_session {
+	unsigned int seat;
+	unsigned int pid_ns; /* inode of its pid namespace */
+	int filters; /* tasks with no more seccomp filters than this are not of the session yet */
 	unsigned int pad;
+};
+
+struct kb_bpf_lost {
+	unsigned long long count[KB_BPF_KINDS];
 };

@@ -20,24 +20,52 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const volatile struct kb_bpf_config config;
-
 struct scratch {
 	struct kb_bpf_event event;
 	char data[KB_BPF_DATA_MAX + KB_BPF_STRING_MAX];
 };
 
+/* The sessions by the inode of their pid namespace. */
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
-} events SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, KB_BPF_SEATS);
+	__type(key, __u32);
+	__type(value, struct kb_bpf_session);
+} sessions SEC(".maps");
 
+/* Calls that any session wants: all others are over after one look at this. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KB_BPF_CALLS);
 	__type(key, __u32);
-	__type(value, struct kb_bpf_call);
-} calls SEC(".maps");
+	__type(value, __u32);
+} wanted SEC(".maps");
+
+/* By seat: a buffer, and how to read which call. A session that floods its buffer fills no other.
+ */
+struct events {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, KB_BPF_RING);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, KB_BPF_SEATS);
+	__type(key, __u32);
+	__array(values, struct events);
+} rings SEC(".maps");
+
+struct calls { /* of struct kb_bpf_call; its type is not described for inner maps */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KB_BPF_CALLS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct kb_bpf_call));
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, KB_BPF_SEATS);
+	__type(key, __u32);
+	__array(values, struct calls);
+} tables SEC(".maps");
 
 /* One for each CPU; per-CPU maps have no room for values this big. Tracepoints run with preemption
  * off, so nobody else of this CPU comes between. */
@@ -48,44 +76,72 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-/* What the ring buffer had no room for, by kind of event. */
+/* By seat: what the ring buffer had no room for. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, KB_BPF_KINDS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KB_BPF_SEATS);
 	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
+	__type(value, struct kb_bpf_lost);
+} losses SEC(".maps");
 
 /* ---- Who --------------------------------------------------------------------------------------
  */
 
-/* The number of a pid in the session's namespace, which is its own or one of the next above; 0 if
- * it is not of the session. */
-static __always_inline __u32 session_number(struct pid *pid)
+/* Whose namespace of a pid is a session's: its own or one of the next above. */
+static __always_inline struct upid *upid_at(struct pid *pid, int level)
 {
-	struct upid *upid;
+	return (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+	       level * bpf_core_type_size(struct upid);
+}
+
+/* The session a task belongs to, NULL if to none. What kbsup-init does before the filter is in
+ * place is not of the session: such a task has no more filters than kbsup-init itself. */
+static __always_inline struct kb_bpf_session *session_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct kb_bpf_session *session = NULL;
+	int level;
+	__u32 ns;
+
+	if (!pid)
+		return NULL;
+	level = BPF_CORE_READ(pid, level);
+	for (int i = 0; i < LEVELS_MAX && level >= 0 && !session; i++, level--) {
+		ns = BPF_CORE_READ(upid_at(pid, level), ns, ns.inum);
+		session = bpf_map_lookup_elem(&sessions, &ns);
+	}
+	if (!session || BPF_CORE_READ(task, seccomp.filter_count.counter) <= session->filters)
+		return NULL;
+	return session;
+}
+
+/* The number of a pid in the session's namespace; 0 if it is not of the session. */
+static __always_inline __u32 session_number(const struct kb_bpf_session *session, struct pid *pid)
+{
 	int level;
 
 	if (!pid)
 		return 0;
 	level = BPF_CORE_READ(pid, level);
 	for (int i = 0; i < LEVELS_MAX && level >= 0; i++, level--) {
-		upid = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-		       level * bpf_core_type_size(struct upid);
-		if (BPF_CORE_READ(upid, ns, ns.inum) == config.pid_ns)
+		struct upid *upid = upid_at(pid, level);
+
+		if (BPF_CORE_READ(upid, ns, ns.inum) == session->pid_ns)
 			return BPF_CORE_READ(upid, nr);
 	}
 	return 0;
 }
 
-static __always_inline __u32 process_number(struct task_struct *task)
+static __always_inline __u32 process_number(
+	const struct kb_bpf_session *session, struct task_struct *task)
 {
-	return session_number(BPF_CORE_READ(task, group_leader, thread_pid));
+	return session_number(session, BPF_CORE_READ(task, group_leader, thread_pid));
 }
 
-static __always_inline struct scratch *begin(struct task_struct *task, __u32 kind)
+static __always_inline struct scratch *begin(
+	const struct kb_bpf_session *session, struct task_struct *task, __u32 kind)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), pid = process_number(task);
+	__u32 cpu = bpf_get_smp_processor_id(), pid = process_number(session, task);
 	struct scratch *s;
 
 	if (!pid)
@@ -97,8 +153,8 @@ static __always_inline struct scratch *begin(struct task_struct *task, __u32 kin
 	s->event.time = bpf_ktime_get_ns();
 	s->event.kind = kind;
 	s->event.pid = pid;
-	s->event.tid = session_number(BPF_CORE_READ(task, thread_pid));
-	s->event.ppid = process_number(BPF_CORE_READ(task, real_parent));
+	s->event.tid = session_number(session, BPF_CORE_READ(task, thread_pid));
+	s->event.ppid = process_number(session, BPF_CORE_READ(task, real_parent));
 	s->event.host_tid = BPF_CORE_READ(task, pid);
 	BPF_CORE_READ_STR_INTO(&s->event.comm, task, comm);
 	return s;
@@ -124,19 +180,28 @@ static __always_inline char *data_at(struct scratch *s, __u32 at)
 	return s->data + masked(at);
 }
 
-static __always_inline void send(struct scratch *s, __u32 used)
+static __always_inline void count_loss(const struct kb_bpf_session *session, __u32 kind)
 {
-	__u32 kind = s->event.kind;
-	__u64 *count, wake, size = masked(used);
+	__u32 seat = session->seat;
+	struct kb_bpf_lost *lost = bpf_map_lookup_elem(&losses, &seat);
 
-	/* Whoever reads looks by itself every now and then; it is woken when there is much. */
-	wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
-									  : BPF_RB_NO_WAKEUP;
-	if (bpf_ringbuf_output(&events, s, sizeof(s->event) + size, wake) == 0)
+	if (lost && kind < KB_BPF_KINDS)
+		__sync_fetch_and_add(&lost->count[kind], 1);
+}
+
+static __always_inline void send(const struct kb_bpf_session *session, struct scratch *s, __u32 used)
+{
+	__u32 seat = session->seat;
+	void *ring = bpf_map_lookup_elem(&rings, &seat);
+	__u64 wake, size = masked(used);
+
+	if (!ring)
 		return;
-	count = bpf_map_lookup_elem(&lost, &kind);
-	if (count)
-		*count += 1;
+	/* Whoever reads looks by itself every now and then; it is woken when there is much. */
+	wake = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
+								       : BPF_RB_NO_WAKEUP;
+	if (bpf_ringbuf_output(ring, s, sizeof(s->event) + size, wake) != 0)
+		count_loss(session, s->event.kind);
 }
 
 /* The functions below are not static on purpose: the verifier looks at such ones once, not again
@@ -451,28 +516,52 @@ static __always_inline __u32 put_call(struct scratch *s, __u32 at, const struct 
 	return at;
 }
 
+static __always_inline bool is_wanted(__u32 nr, __u32 when)
+{
+	const __u32 *want = bpf_map_lookup_elem(&wanted, &nr);
+
+	return want && *want & when;
+}
+
+static __always_inline const struct kb_bpf_call *call_of(
+	const struct kb_bpf_session *session, __u32 nr)
+{
+	__u32 seat = session->seat;
+	void *table = bpf_map_lookup_elem(&tables, &seat);
+
+	return table ? bpf_map_lookup_elem(table, &nr) : NULL;
+}
+
 SEC("tp_btf/sys_exit")
 int on_sys_exit(__u64 *ctx)
 {
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
 	long result = ctx[1];
 	__u32 nr = CALL_NUMBER(regs);
-	const struct kb_bpf_call *call = bpf_map_lookup_elem(&calls, &nr);
 	bool failed = result < 0 && result >= -MAX_ERRNO;
+	const struct kb_bpf_session *session;
+	const struct kb_bpf_call *call;
 	struct scratch *s;
 
+	if (!is_wanted(nr, KB_BPF_WANT_EXIT))
+		return 0;
+	session = session_of(task);
+	if (!session)
+		return 0;
+	call = call_of(session, nr);
 	if (!call || !call->report || (call->report == KB_BPF_REPORT_ERRORS && !failed))
 		return 0;
 	/* A program that took over tells of itself. */
 	if (call->exec && !failed)
 		return 0;
-	s = begin((void *)bpf_get_current_task_btf(), KB_BPF_CALL);
+	s = begin(session, task, KB_BPF_CALL);
 	if (!s)
 		return 0;
 	s->event.nr = nr;
 	s->event.result = result;
 	read_registers(regs, s->event.args);
-	send(s, put_call(s, 0, call));
+	send(session, s, put_call(s, 0, call));
 	return 0;
 }
 
@@ -480,19 +569,27 @@ int on_sys_exit(__u64 *ctx)
 SEC("tp_btf/sys_enter")
 int on_sys_enter(__u64 *ctx)
 {
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
+	const struct kb_bpf_session *session;
+	const struct kb_bpf_call *call;
 	__u32 nr = ctx[1];
-	const struct kb_bpf_call *call = bpf_map_lookup_elem(&calls, &nr);
 	struct scratch *s;
 
+	if (!is_wanted(nr, KB_BPF_WANT_ENTER))
+		return 0;
+	session = session_of(task);
+	if (!session)
+		return 0;
+	call = call_of(session, nr);
 	if (!call || !call->exec)
 		return 0;
-	s = begin((void *)bpf_get_current_task_btf(), KB_BPF_EXEC_TRY);
+	s = begin(session, task, KB_BPF_EXEC_TRY);
 	if (!s)
 		return 0;
 	s->event.nr = nr;
 	read_registers(regs, s->event.args);
-	send(s, put_call(s, 0, call));
+	send(session, s, put_call(s, 0, call));
 	return 0;
 }
 
@@ -527,7 +624,8 @@ int on_exec(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct linux_binprm *bprm = (void *)ctx[2];
-	struct scratch *s = begin(task, KB_BPF_EXEC_DONE);
+	const struct kb_bpf_session *session = session_of(task);
+	struct scratch *s = session ? begin(session, task, KB_BPF_EXEC_DONE) : NULL;
 	__u32 at = 0;
 	long n;
 
@@ -545,7 +643,7 @@ int on_exec(__u64 *ctx)
 	}
 	at = put_file(s, at, KB_BPF_FILE, BPF_CORE_READ(task, mm, exe_file));
 	at = put_new_arguments(s, at, task);
-	send(s, put_cwd(s, at, KB_BPF_CWD));
+	send(session, s, put_cwd(s, at, KB_BPF_CWD));
 	return 0;
 }
 
@@ -553,15 +651,19 @@ SEC("tp_btf/sched_process_fork")
 int on_fork(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
+	const struct kb_bpf_session *session;
 	struct scratch *s;
 
 	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
 		return 0; /* a thread */
-	s = begin(child, KB_BPF_FORK);
+	session = session_of(child);
+	s = session ? begin(session, child, KB_BPF_FORK) : NULL;
 	if (!s)
 		return 0;
-	s->event.ppid = process_number(parent);
-	send(s, 0);
+	/* CLONE_PARENT gives it another parent than who made it. */
+	if (!s->event.ppid)
+		s->event.ppid = process_number(session, parent);
+	send(session, s, 0);
 	return 0;
 }
 
@@ -570,16 +672,18 @@ int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	const struct kb_bpf_session *session;
 	struct scratch *s;
 
 	if (BPF_CORE_READ(signal, live.counter) != 0)
 		return 0; /* not the last thread */
-	s = begin(task, KB_BPF_EXIT);
+	session = session_of(task);
+	s = session ? begin(session, task, KB_BPF_EXIT) : NULL;
 	if (!s)
 		return 0;
 	s->event.status = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT
 				  ? BPF_CORE_READ(signal, group_exit_code)
 				  : BPF_CORE_READ(task, exit_code);
-	send(s, 0);
+	send(session, s, 0);
 	return 0;
 }

@@ -1,0 +1,357 @@
+/* Theory of operation.
+ *
+ * Loading the programs takes the kernel tens of milliseconds, and every copy of them would look at
+ * every system call of the machine. So they are loaded once, by whoever lives long (the guest's
+ * parent process: the hub), and sessions share them. A session has a *seat*: a number under which
+ * its own ring buffer and its own table of calls hang in the programs' maps. Making a seat waits for
+ * the kernel (a map in a map is replaced only when no program can be using the old one), so seats are
+ * made ahead, by a process that waits for its session. Starting the session is then one entry in a
+ * hash: pid namespace → seat.
+ *
+ * The programs are attached only while somebody needs them: an attached program costs every system
+ * call of the machine a few nanoseconds, wanted or not.
+ *
+ * Only the session itself reads its buffer. If its process dies, the hub strikes out its pid
+ * namespace (kb_bpf_hub_release); ring and table stay until the seat is given again.
+ */
+#include "hub.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "audit/collect/traps.h"
+#include "supervisor/base/fd.h"
+#include "supervisor/base/util.h"
+
+#define LINKS_MAX  8
+#define PROBE_CALL "getppid" /* what the probe makes and looks for */
+
+/* bpf_object.c, made from trace.bpf.o */
+extern const unsigned char kb_bpf_object[];
+extern const unsigned kb_bpf_object_len;
+
+struct kb_bpf_hub {
+	struct bpf_object *object;
+	struct bpf_link *links[LINKS_MAX];
+	size_t n_links;
+	int maps[KB_BPF_HUB_FDS]; /* the object's */
+};
+
+static const char *const map_names[KB_BPF_HUB_FDS] = {
+	[KB_BPF_SESSIONS] = "sessions",
+	[KB_BPF_WANTED] = "wanted",
+	[KB_BPF_RINGS] = "rings",
+	[KB_BPF_TABLES] = "tables",
+	[KB_BPF_LOSSES] = "losses",
+};
+
+/* ---- Loading ----------------------------------------------------------------------------------
+ */
+
+static int quiet(enum libbpf_print_level level, const char *format, va_list args)
+{
+	return 0;
+}
+
+static int load(struct kb_bpf_hub *hub, struct kb_err *err)
+{
+	struct bpf_map *scratches;
+	int cpus = libbpf_num_possible_cpus(), r;
+
+	libbpf_set_print(quiet);
+	hub->object = bpf_object__open_mem(kb_bpf_object, kb_bpf_object_len, NULL);
+	if (!hub->object)
+		return kb_err_sys(err, errno, "lane bpf cannot be opened");
+	scratches = bpf_object__find_map_by_name(hub->object, "scratches");
+	if (!scratches || cpus < 1 || bpf_map__set_max_entries(scratches, (unsigned)cpus) < 0)
+		return kb_err_set(err, KB_ERR_FAILED, "lane bpf cannot be configured");
+	r = bpf_object__load(hub->object);
+	if (r < 0) {
+		kb_err_sys(err, -r, "the kernel does not take lane bpf");
+		return kb_err_hint(err, "lane bpf needs CAP_BPF and CAP_PERFMON, and a kernel of "
+					"5.17 or later with BTF; lane notify needs neither");
+	}
+	for (size_t i = 0; i < KB_BPF_HUB_FDS; i++) {
+		hub->maps[i] = bpf_object__find_map_fd_by_name(hub->object, map_names[i]);
+		if (hub->maps[i] < 0)
+			return kb_err_set(err, KB_ERR_FAILED, "lane bpf has no %s", map_names[i]);
+	}
+	return 0;
+}
+
+int kb_bpf_hub_attach(struct kb_bpf_hub *hub, struct kb_err *err)
+{
+	struct bpf_program *program;
+
+	if (hub->n_links)
+		return 0;
+	bpf_object__for_each_program(program, hub->object)
+	{
+		struct bpf_link *link =
+			hub->n_links < LINKS_MAX ? bpf_program__attach(program) : NULL;
+
+		if (!link) {
+			kb_err_sys(err, errno, "lane bpf cannot be attached");
+			kb_bpf_hub_detach(hub);
+			return -KB_ERR_SYSTEM;
+		}
+		hub->links[hub->n_links++] = link;
+	}
+	return 0;
+}
+
+void kb_bpf_hub_detach(struct kb_bpf_hub *hub)
+{
+	while (hub->n_links)
+		bpf_link__destroy(hub->links[--hub->n_links]);
+}
+
+int kb_bpf_hub_create(struct kb_bpf_hub **ret, struct kb_err *err)
+{
+	struct kb_bpf_hub *hub = calloc(1, sizeof(*hub));
+	int r;
+
+	if (!hub)
+		return kb_err_nomem(err);
+	r = load(hub, err);
+	if (r < 0) {
+		kb_bpf_hub_destroy(hub);
+		return r;
+	}
+	*ret = hub;
+	return 0;
+}
+
+void kb_bpf_hub_destroy(struct kb_bpf_hub *hub)
+{
+	if (!hub)
+		return;
+	kb_bpf_hub_detach(hub);
+	if (hub->object)
+		bpf_object__close(hub->object);
+	free(hub);
+}
+
+void kb_bpf_hub_fds(const struct kb_bpf_hub *hub, int ret[KB_BPF_HUB_FDS])
+{
+	memcpy(ret, hub->maps, sizeof(hub->maps));
+}
+
+void kb_bpf_hub_release(struct kb_bpf_hub *hub, unsigned seat)
+{
+	int fd = hub->maps[KB_BPF_SESSIONS];
+	struct kb_bpf_session session;
+	uint32_t key, next;
+	int more = bpf_map_get_next_key(fd, NULL, &next);
+
+	while (more == 0) {
+		key = next;
+		more = bpf_map_get_next_key(fd, &key, &next);
+		if (bpf_map_lookup_elem(fd, &key, &session) == 0 && session.seat == seat)
+			bpf_map_delete_elem(fd, &key);
+	}
+}
+
+/* ---- Seats ------------------------------------------------------------------------------------
+ */
+
+static int hang_in(int outer, uint32_t number, int inner, struct kb_err *err)
+{
+	return bpf_map_update_elem(outer, &number, &inner, 0) < 0
+		       ? kb_err_sys(err, errno, "lane bpf: a session's place in the maps")
+		       : 0;
+}
+
+static int make_seat(struct kb_bpf_seat *seat, struct kb_err *err)
+{
+	const struct kb_bpf_lost none = {0};
+	int r;
+
+	seat->ring_fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "kbsup_ring", 0, 0, KB_BPF_RING, NULL);
+	seat->table_fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "kbsup_calls", sizeof(uint32_t),
+		sizeof(struct kb_bpf_call), KB_BPF_CALLS, NULL);
+	if (seat->ring_fd < 0 || seat->table_fd < 0)
+		return kb_err_sys(err, errno, "lane bpf: a session's buffer");
+	r = hang_in(seat->maps[KB_BPF_RINGS], seat->number, seat->ring_fd, err);
+	if (r == 0)
+		r = hang_in(seat->maps[KB_BPF_TABLES], seat->number, seat->table_fd, err);
+	if (r == 0 && bpf_map_update_elem(
+			      seat->maps[KB_BPF_LOSSES], &seat->number, &none, 0) < 0)
+		r = kb_err_sys(err, errno, "lane bpf: a session's counters");
+	return r;
+}
+
+int kb_bpf_seat_create(const int hub[KB_BPF_HUB_FDS], unsigned number, struct kb_bpf_seat **ret,
+	struct kb_err *err)
+{
+	struct kb_bpf_seat *seat = calloc(1, sizeof(*seat));
+	int r = 0;
+
+	if (!seat)
+		return kb_err_nomem(err);
+	*seat = (struct kb_bpf_seat){.number = number, .ring_fd = -1, .table_fd = -1};
+	for (size_t i = 0; i < KB_BPF_HUB_FDS; i++)
+		seat->maps[i] = -1;
+	for (size_t i = 0; i < KB_BPF_HUB_FDS && r == 0; i++) {
+		seat->maps[i] = fcntl(hub[i], F_DUPFD_CLOEXEC, 3);
+		if (seat->maps[i] < 0)
+			r = kb_err_sys(err, errno, "lane bpf's maps");
+	}
+	if (r == 0)
+		r = make_seat(seat, err);
+	if (r < 0) {
+		kb_bpf_seat_destroy(seat);
+		return r;
+	}
+	*ret = seat;
+	return 0;
+}
+
+void kb_bpf_seat_destroy(struct kb_bpf_seat *seat)
+{
+	if (!seat)
+		return;
+	if (seat->pid_ns)
+		bpf_map_delete_elem(seat->maps[KB_BPF_SESSIONS], &seat->pid_ns);
+	for (size_t i = 0; i < KB_BPF_HUB_FDS; i++)
+		kb_close(&seat->maps[i]);
+	kb_close(&seat->ring_fd);
+	kb_close(&seat->table_fd);
+	free(seat);
+}
+
+int kb_bpf_seat_want(struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call,
+	struct kb_err *err)
+{
+	uint32_t want = (call->report ? KB_BPF_WANT_EXIT : 0) | (call->exec ? KB_BPF_WANT_ENTER : 0);
+	uint32_t had = 0;
+
+	/* What another session wants stays wanted; two at once only ever add. */
+	if (!want)
+		return 0;
+	(void)bpf_map_lookup_elem(seat->maps[KB_BPF_WANTED], &nr, &had);
+	want |= had;
+	if (bpf_map_update_elem(seat->table_fd, &nr, call, 0) < 0 ||
+		(want != had &&
+			bpf_map_update_elem(seat->maps[KB_BPF_WANTED], &nr, &want, 0) < 0))
+		return kb_err_sys(err, errno, "lane bpf: the table of calls");
+	return 0;
+}
+
+/* How many seccomp filters a process has; -1 when the kernel does not say (before 5.9). */
+static int count_filters(pid_t pid)
+{
+	static const char field[] = "\nSeccomp_filters:";
+	char path[64], text[4096];
+	const char *at;
+	uint64_t value;
+	ssize_t n;
+	KB_CLOSE int fd = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -1;
+	text[n] = '\0';
+	at = strstr(text, field);
+	if (!at)
+		return -1;
+	value = strtoull(at + sizeof(field) - 1, NULL, 10);
+	return value < INT32_MAX ? (int)value : -1;
+}
+
+int kb_bpf_seat_take(struct kb_bpf_seat *seat, pid_t init_pid, struct kb_err *err)
+{
+	struct kb_bpf_session session = {.seat = seat->number,
+		.filters = init_pid ? count_filters(init_pid) : -1};
+	char path[64] = "/proc/self/ns/pid";
+	struct stat st;
+
+	if (init_pid)
+		snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)init_pid);
+	if (stat(path, &st) < 0)
+		return kb_err_sys(err, errno, "the session's pid namespace");
+	session.pid_ns = (uint32_t)st.st_ino;
+	if (bpf_map_update_elem(seat->maps[KB_BPF_SESSIONS], &session.pid_ns, &session, 0) < 0)
+		return kb_err_sys(err, errno, "lane bpf: the session's processes");
+	seat->pid_ns = session.pid_ns;
+	return 0;
+}
+
+int kb_bpf_seat_lost(const struct kb_bpf_seat *seat, struct kb_bpf_lost *ret)
+{
+	return bpf_map_lookup_elem(seat->maps[KB_BPF_LOSSES], &seat->number, ret);
+}
+
+/* ---- The probe --------------------------------------------------------------------------------
+ */
+
+struct sought {
+	int nr;
+	bool seen;
+};
+
+static int on_probe_event(void *arg, void *data, size_t size)
+{
+	const struct kb_bpf_event *event = data;
+	struct sought *sought = arg;
+
+	if (size >= sizeof(*event))
+		sought->seen |= event->kind == KB_BPF_CALL && event->nr == sought->nr;
+	return 0;
+}
+
+static int look_for(struct kb_bpf_hub *hub, struct kb_bpf_seat *seat, struct kb_err *err)
+{
+	const struct kb_bpf_call call = {.report = KB_BPF_REPORT_ALWAYS};
+	struct sought sought = {.nr = kb_syscall_number(kb_arch_native(), PROBE_CALL)};
+	struct ring_buffer *ring;
+	int r = kb_bpf_seat_want(seat, (uint32_t)sought.nr, &call, err);
+
+	if (r == 0)
+		r = kb_bpf_seat_take(seat, 0, err);
+	if (r == 0)
+		r = kb_bpf_hub_attach(hub, err);
+	if (r < 0)
+		return r;
+	ring = ring_buffer__new(seat->ring_fd, on_probe_event, &sought, NULL);
+	if (!ring)
+		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
+	syscall(sought.nr);
+	ring_buffer__consume(ring);
+	ring_buffer__free(ring);
+	return sought.seen ? 0 : kb_err_set(err, KB_ERR_FAILED, "lane bpf loads but sees nothing");
+}
+
+int kb_bpf_hub_probe(struct kb_bpf_hub *hub, struct kb_err *err)
+{
+	const uint32_t nr = (uint32_t)kb_syscall_number(kb_arch_native(), PROBE_CALL), none = 0;
+	struct kb_bpf_seat *seat = NULL;
+	int r = kb_bpf_seat_create(hub->maps, KB_BPF_SEATS - 1, &seat, err);
+
+	if (r == 0)
+		r = look_for(hub, seat, err);
+	kb_bpf_seat_destroy(seat);
+	(void)bpf_map_update_elem(hub->maps[KB_BPF_WANTED], &nr, &none, 0);
+	kb_bpf_hub_detach(hub);
+	return r;
+}
+
+int kb_bpf_probe(struct kb_err *err)
+{
+	struct kb_bpf_hub *hub = NULL;
+	int r = kb_bpf_hub_create(&hub, err);
+
+	if (r == 0)
+		r = kb_bpf_hub_probe(hub, err);
+	kb_bpf_hub_destroy(hub);
+	return r;
+}
