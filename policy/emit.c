@@ -45,6 +45,7 @@ struct gen {
 	size_t len;
 	bool full;
 	enum kb_emit_lane lane;
+	bool asks;     /* the call being generated is one that both lanes leave to notify */
 	uint32_t rule; /* that the instructions being generated serve */
 };
 
@@ -214,11 +215,42 @@ static pos test_cond(struct gen *g, const struct kb_cond *cond, pos yes, pos no)
 	return narrow(cond) ? load(g, cond, false) : yes;
 }
 
+/* ---- Who is asked ---------------------------------------------------------------------------- */
+
+static bool names_address(uint32_t arch, int nr)
+{
+	static const char *const names[] = {"connect", "bind", "sendto", "sendmsg", "sendmmsg"};
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(names); i++)
+		if (nr == kb_syscall_number(arch, names[i]))
+			return true;
+	return false;
+}
+
+/* Calls that no rule names are the default's, in one piece. */
+static bool call_asks(const struct gen *g, uint32_t arch, const struct kb_table_call *call)
+{
+	return g->lane == KB_EMIT_SPLIT && call && names_address(arch, call->nr);
+}
+
+bool kb_bundle_asks(const struct kb_bundle *bundle, uint32_t arch, int nr, const uint64_t args[6])
+{
+	const struct kb_table *table = kb_bundle_table(bundle, arch);
+	struct kb_verdict verdict = kb_bundle_decide(bundle, arch, nr, args);
+
+	if (!table || verdict.action == KB_KILL)
+		return false;
+	return verdict.action == KB_ASK ||
+	       (verdict.record != KB_RECORD_NONE && names_address(arch, nr) &&
+		       kb_table_find(table, nr));
+}
+
 /* ---- Verdicts -------------------------------------------------------------------------------- */
 
 static uint32_t action_value(const struct gen *g, const struct kb_clause *clause)
 {
-	bool notify = g->lane == KB_EMIT_NOTIFY && clause->record != KB_RECORD_NONE;
+	bool asks = g->lane == KB_EMIT_NOTIFY || g->asks;
+	bool notify = asks && clause->record != KB_RECORD_NONE;
 
 	switch (clause->action) {
 	case KB_ALLOW:
@@ -226,7 +258,7 @@ static uint32_t action_value(const struct gen *g, const struct kb_clause *clause
 	case KB_KILL:
 		return SECCOMP_RET_KILL_PROCESS;
 	case KB_ASK:
-		notify = g->lane == KB_EMIT_NOTIFY;
+		notify = g->lane != KB_EMIT_PLAIN;
 		break;
 	case KB_DENY:
 		break;
@@ -242,11 +274,13 @@ static pos clause_ret(struct gen *g, const struct kb_clause *clause)
 	return ret(g, action_value(g, clause));
 }
 
-static pos gen_call(struct gen *g, const struct kb_table_call *call)
+static pos gen_call(struct gen *g, uint32_t arch, const struct kb_table_call *call)
 {
 	size_t i = call->clauses.len - 1;
-	pos next = clause_ret(g, &call->clauses.items[i]);
+	pos next;
 
+	g->asks = call_asks(g, arch, call);
+	next = clause_ret(g, &call->clauses.items[i]);
 	while (i-- > 0) {
 		const struct kb_clause *clause = &call->clauses.items[i];
 		pos yes = clause_ret(g, clause);
@@ -255,6 +289,7 @@ static pos gen_call(struct gen *g, const struct kb_table_call *call)
 			yes = test_cond(g, &clause->conds.items[c], yes, next);
 		next = yes;
 	}
+	g->asks = false;
 	return next;
 }
 
@@ -264,6 +299,7 @@ static pos gen_call(struct gen *g, const struct kb_table_call *call)
 struct segment {
 	uint32_t from;
 	const struct kb_table_call *call; /* NULL: the default */
+	bool asks;
 };
 
 static bool same_leaf(const struct kb_table_call *a, const struct kb_table_call *b)
@@ -278,17 +314,18 @@ static bool same_leaf(const struct kb_table_call *a, const struct kb_table_call 
 	       x->rule == y->rule;
 }
 
-static void add_segment(
-	struct segment *segs, size_t *n, uint32_t from, const struct kb_table_call *call)
+static void add_segment(struct segment *segs, size_t *n, uint32_t from,
+	const struct kb_table_call *call, bool asks)
 {
-	if (*n && same_leaf(segs[*n - 1].call, call))
+	if (*n && segs[*n - 1].asks == asks && same_leaf(segs[*n - 1].call, call))
 		return;
 	if (*n && segs[*n - 1].from == from)
 		(*n)--;
-	segs[(*n)++] = (struct segment){from, call};
+	segs[(*n)++] = (struct segment){from, call, asks};
 }
 
-static size_t make_segments(const struct kb_table *table, struct segment *segs)
+static size_t make_segments(
+	const struct gen *g, const struct kb_table *table, struct segment *segs)
 {
 	size_t n = 0;
 	uint32_t next = 0;
@@ -296,12 +333,12 @@ static size_t make_segments(const struct kb_table *table, struct segment *segs)
 	for (size_t i = 0; i < table->calls.len; i++) {
 		const struct kb_table_call *call = &table->calls.items[i];
 
-		if ((uint32_t)call->nr > next || !n)
-			add_segment(segs, &n, next, (uint32_t)call->nr > next ? NULL : call);
-		add_segment(segs, &n, (uint32_t)call->nr, call);
+		if ((uint32_t)call->nr > next)
+			add_segment(segs, &n, next, NULL, false);
+		add_segment(segs, &n, (uint32_t)call->nr, call, call_asks(g, table->arch, call));
 		next = (uint32_t)call->nr + 1;
 	}
-	add_segment(segs, &n, next, NULL);
+	add_segment(segs, &n, next, NULL, false);
 	return n;
 }
 
@@ -312,7 +349,7 @@ static pos gen_tree(struct gen *g, const struct kb_table *table, const struct se
 	pos left, right;
 
 	if (first == last)
-		return segs[first].call ? gen_call(g, segs[first].call)
+		return segs[first].call ? gen_call(g, table->arch, segs[first].call)
 					: clause_ret(g, &table->other);
 	right = gen_tree(g, table, segs, mid, last);
 	left = gen_tree(g, table, segs, first, mid - 1);
@@ -379,7 +416,7 @@ int kb_bundle_emit(const struct kb_bundle *bundle, uint32_t arch, enum kb_emit_l
 	g.insns = insns = calloc(2 * PROGRAM_MAX, sizeof(*insns));
 	if (!segs || !insns)
 		return kb_err_nomem(err);
-	gen_program(&g, table, segs, make_segments(table, segs));
+	gen_program(&g, table, segs, make_segments(&g, table, segs));
 	return finish(&g, out, err);
 }
 

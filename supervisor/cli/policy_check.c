@@ -75,10 +75,10 @@ static int emit(const struct kb_bundle *bundle, const struct kb_args *args, cons
 	uint32_t arch, struct kb_buf *out, struct kb_err *err)
 {
 	const char *lane = kb_args_value(args, "lane");
-	bool plain = lane && !strcmp(lane, "bpf");
+	bool split = lane && !strcmp(lane, "bpf");
 
 	return kb_bundle_write(bundle, (enum kb_emit_format)kb_emit_format_parse(form), arch,
-		plain ? KB_EMIT_PLAIN : KB_EMIT_NOTIFY, out, err);
+		split ? KB_EMIT_SPLIT : KB_EMIT_NOTIFY, out, err);
 }
 
 static int check_form(const struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)

@@ -64,6 +64,7 @@ struct kb_bundle *test_compile(const char *text, const char *name, char **ret_di
 
 uint32_t test_expected(const struct kb_verdict *verdict, enum kb_emit_lane lane)
 {
+	/* KB_EMIT_SPLIT: the caller knows whether it asks. */
 	bool notify = lane == KB_EMIT_NOTIFY && verdict->record != KB_RECORD_NONE;
 
 	if (verdict->action == KB_KILL)

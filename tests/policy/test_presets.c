@@ -19,6 +19,8 @@ static void compare(const struct kb_bundle *bundle, const struct kb_program *pro
 	struct kb_verdict verdict = kb_bundle_decide(bundle, arch, nr, args);
 	struct bpf_run run;
 
+	if (lane == KB_EMIT_SPLIT)
+		lane = kb_bundle_asks(bundle, arch, nr, args) ? KB_EMIT_NOTIFY : KB_EMIT_PLAIN;
 	memcpy(data.args, args, sizeof(data.args));
 	run = bpf_interpret(program->insns, &data);
 	if (run.value != test_expected(&verdict, lane))
@@ -62,6 +64,7 @@ static void presets_compile(void **state)
 		for (size_t a = 0; a < 2; a++) {
 			sweep(bundle, arches[a], KB_EMIT_NOTIFY);
 			sweep(bundle, arches[a], KB_EMIT_PLAIN);
+			sweep(bundle, arches[a], KB_EMIT_SPLIT);
 		}
 		kb_bundle_destroy(bundle);
 	}
