@@ -314,8 +314,8 @@ static bool same_leaf(const struct kb_table_call *a, const struct kb_table_call 
 	       x->rule == y->rule;
 }
 
-static void add_segment(struct segment *segs, size_t *n, uint32_t from,
-	const struct kb_table_call *call, bool asks)
+static void add_segment(
+	struct segment *segs, size_t *n, uint32_t from, const struct kb_table_call *call, bool asks)
 {
 	if (*n && segs[*n - 1].asks == asks && same_leaf(segs[*n - 1].call, call))
 		return;
@@ -324,8 +324,7 @@ static void add_segment(struct segment *segs, size_t *n, uint32_t from,
 	segs[(*n)++] = (struct segment){from, call, asks};
 }
 
-static size_t make_segments(
-	const struct gen *g, const struct kb_table *table, struct segment *segs)
+static size_t make_segments(const struct gen *g, const struct kb_table *table, struct segment *segs)
 {
 	size_t n = 0;
 	uint32_t next = 0;

@@ -255,8 +255,7 @@ enum kb_emit_lane {
 /* Whether a filter emitted with KB_EMIT_SPLIT asks about a call: decisions left to somebody, and
  * recorded calls that name a socket address, because rules about addresses are applied by who is
  * asked. */
-bool kb_bundle_asks(
-	const struct kb_bundle *bundle, uint32_t arch, int nr, const uint64_t args[6]);
+bool kb_bundle_asks(const struct kb_bundle *bundle, uint32_t arch, int nr, const uint64_t args[6]);
 
 struct kb_program {
 	struct sock_filter *insns;

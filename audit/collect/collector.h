@@ -33,7 +33,7 @@ struct kb_notify {
 	int64_t settle_msec;
 	unsigned n_execs; /* waiting for their outcome */
 	struct kb_listener *listeners;
-	bool paused;
+	bool paused, split;
 	size_t request_size, response_size; /* as the kernel has them */
 	uint8_t *requests;		    /* room for a batch */
 	struct seccomp_notif_resp *response;

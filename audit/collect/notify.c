@@ -188,6 +188,8 @@ static void report(struct kb_seen *seen, bool answered)
 
 	if (event == KB_EVENT_EXIT)
 		return; /* recorded when it has come true */
+	if (event == KB_EVENT_EXEC && seen->notify->split)
+		return; /* lane bpf sees what becomes of it */
 	if (!answered)
 		kb_report_interrupted(seen);
 	else if (event == KB_EVENT_EXEC && !seen->judge.answer &&
@@ -382,6 +384,7 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	notify->arg = arg;
 	notify->arch = options->arch;
 	notify->root_fd = options->root_fd;
+	notify->split = options->split;
 	notify->resolver = (struct kb_resolver){.self_fd = -1, .host_fd = -1};
 	notify->procs.epoll_fd = -1;
 	kb_argv_init(&notify->argv);

@@ -123,6 +123,8 @@ void kb_report_end(struct kb_notify *notify, struct kb_proc *proc)
 	kb_exec_abandon(notify, proc);
 	kb_report_flush(notify, proc);
 	report_tallies(notify, proc);
+	if (notify->split)
+		return;
 	if (kb_proc_status(proc, &status)) {
 		record.trust = KB_TRUST_KERNEL;
 		set_status(&record, status);

@@ -437,6 +437,42 @@ static const struct kb_channel_ops child_ops = {.message = on_message, .closed =
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
+static bool seat_taken(const struct kb_guest *g, unsigned seat)
+{
+	for (const struct kb_child *c = g->children; c; c = c->next)
+		if (c->seat == seat)
+			return true;
+	return g->spare && g->spare->seat == seat;
+}
+
+/* The lowest that is free: there are more than sessions. */
+static char *place_argument(struct kb_child *c)
+{
+	const struct kb_guest *g = c->guest;
+
+	if (!g->hub)
+		return kb_asprintf("--no-bpf=%s", g->no_bpf);
+	for (c->seat = 0; seat_taken(g, c->seat);)
+		c->seat++;
+	return kb_asprintf("--seat=%u", c->seat);
+}
+
+static size_t list_fds(
+	const struct kb_child *c, int socket, struct kb_spawn_fd fds[2 + KB_BPF_HUB_FDS])
+{
+	int hub[KB_BPF_HUB_FDS];
+	size_t n = 0;
+
+	fds[n++] = (struct kb_spawn_fd){socket, KB_SESSION_FD};
+	fds[n++] = (struct kb_spawn_fd){STDERR_FILENO, STDERR_FILENO};
+	if (!c->guest->hub)
+		return n;
+	kb_bpf_hub_fds(c->guest->hub, hub);
+	for (int i = 0; i < KB_BPF_HUB_FDS; i++)
+		fds[n++] = (struct kb_spawn_fd){hub[i], KB_SESSION_FD + 1 + i};
+	return n;
+}
+
 /* Starts the process with its end of the socket pair, in a known environment. */
 static int spawn(struct kb_child *c, int socket, struct kb_err *err)
 {
@@ -445,19 +481,20 @@ static int spawn(struct kb_child *c, int socket, struct kb_err *err)
 	KB_FREE char *init = kb_asprintf("--init=%s", o->init);
 	KB_FREE char *runtime = kb_asprintf("--runtime=%s", c->guest->runtime.path);
 	KB_FREE char *cgroups = kb_asprintf("--cgroups=%u", c->guest->runtime.cgroups);
+	KB_FREE char *place = place_argument(c);
 	const char *const argv[] = {
-		"kbsup-guest", "--role=session", state, init, runtime, cgroups, NULL};
+		"kbsup-guest", "--role=session", state, init, runtime, cgroups, place, NULL};
 	char *env[KB_ARRAY_LEN(passed_env) + 1] = {0};
-	const struct kb_spawn_fd fds[] = {{socket, KB_SESSION_FD}, {STDERR_FILENO, STDERR_FILENO}};
+	struct kb_spawn_fd fds[2 + KB_BPF_HUB_FDS];
 	struct kb_spawn spawn = {.path = "/proc/self/exe",
 		.argv = argv,
 		.env = (const char *const *)env,
 		.fds = fds,
-		.n_fds = KB_ARRAY_LEN(fds)};
+		.n_fds = list_fds(c, socket, fds)};
 	size_t n = 0;
 	int r;
 
-	if (!state || !init || !runtime || !cgroups)
+	if (!state || !init || !runtime || !cgroups || !place)
 		return kb_err_nomem(err);
 	for (size_t i = 0; i < KB_ARRAY_LEN(passed_env); i++) {
 		const char *value = getenv(passed_env[i]);

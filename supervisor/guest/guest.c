@@ -121,6 +121,8 @@ static void on_retry(void *arg)
 
 		if (c->over) {
 			*at = c->next;
+			if (g->hub)
+				kb_bpf_hub_release(g->hub, c->seat);
 			kb_child_destroy(c);
 			continue;
 		}
@@ -128,6 +130,8 @@ static void on_retry(void *arg)
 		kb_child_check(c);
 		at = &c->next;
 	}
+	if (g->hub && !g->children)
+		kb_bpf_hub_detach(g->hub);
 	if (g->closing && !g->children && !g->spare)
 		kb_loop_stop(g->loop);
 }
@@ -250,6 +254,8 @@ static int handle_start(struct kb_guest *g, const struct request *req, struct kb
 		r = kb_err_set(&why, KB_ERR_EXISTS, "this session is running already");
 	else
 		r = take_child(g, &c, &why);
+	if (r == 0 && g->hub)
+		r = kb_bpf_hub_attach(g->hub, &why);
 	if (r == 0)
 		r = kb_child_start(c, start, req->data, req->len, &why);
 	if (r < 0) {
@@ -408,6 +414,18 @@ static int choose_runtime(struct kb_guest *g, struct kb_err *err)
 	return kb_runtime_choose(&options, &g->runtime, err);
 }
 
+/* Loaded once, before the first session could want it. */
+static void load_bpf(struct kb_guest *g)
+{
+	struct kb_err why = {0};
+
+	if (kb_bpf_hub_create(&g->hub, &why) == 0 && kb_bpf_hub_probe(g->hub, &why) == 0)
+		return;
+	kb_bpf_hub_destroy(KB_STEAL(g->hub));
+	snprintf(g->no_bpf, sizeof(g->no_bpf), "%s", why.msg);
+	kb_log_info("sessions are recorded by lane notify: %s", why.msg);
+}
+
 static int run(struct kb_guest *g, struct kb_err *err)
 {
 	int r = kb_statedir_open(g->options->state, err);
@@ -426,6 +444,7 @@ static int run(struct kb_guest *g, struct kb_err *err)
 		r = kb_channel_create(g->loop, g->options->link_fd, &link_ops, g, &g->link, err);
 	if (r < 0)
 		return r;
+	load_bpf(g);
 	send_hello(g);
 	make_spare(g);
 	kb_source_arm(g->spare_timer, RESWEEP_MS, NULL);
@@ -440,6 +459,7 @@ static void finish(struct kb_guest *g)
 		g->children = c->next;
 		kb_child_destroy(c);
 	}
+	kb_bpf_hub_destroy(g->hub);
 	kb_channel_destroy(g->link);
 	kb_source_destroy(g->child_source);
 	kb_source_destroy(g->retry_timer);

@@ -22,6 +22,8 @@ struct kb_guest {
 	struct kb_channel *link;
 	struct kb_source *child_source, *retry_timer, *spare_timer;
 	struct kb_runtime runtime;
+	struct kb_bpf_hub *hub;	     /* NULL: sessions are recorded by lane notify */
+	char no_bpf[KB_ERR_MSG_MAX]; /* why */
 	struct kb_child *children;
 	struct kb_child *spare; /* started ahead, waits for its session */
 	bool closing;		/* the link is gone */
@@ -49,6 +51,7 @@ struct kb_child {
 	struct kb_guest *guest;
 	pid_t pid; /* 0: reaped */
 	int status;
+	unsigned seat; /* in the hub */
 	uint8_t session[KB_ULID_SIZE];
 	char name[64]; /* of its state directory and control groups */
 	struct kb_channel *channel;

@@ -16,11 +16,13 @@
 #include "supervisor/guest/session.h"
 
 #define LINK_FD 3
+#define NO_SEAT UINT64_MAX
 enum { EXIT_USAGE_ = 2 };
 
 struct arguments {
 	const char *role, *state, *init, *runtime;
-	uint64_t link_fd, cgroups;
+	uint64_t link_fd, cgroups, seat;
+	const char *no_bpf;
 };
 
 static const struct {
@@ -33,6 +35,8 @@ static const struct {
 	{"--runtime=", offsetof(struct arguments, runtime), 0},
 	{"--link-fd=", 0, offsetof(struct arguments, link_fd)},
 	{"--cgroups=", 0, offsetof(struct arguments, cgroups)},
+	{"--seat=", 0, offsetof(struct arguments, seat)},
+	{"--no-bpf=", offsetof(struct arguments, no_bpf), 0},
 };
 
 static bool take_option(const char *arg, struct arguments *args)
@@ -79,7 +83,10 @@ static int run_role(const struct arguments *args)
 	struct kb_setup_options o = {.state = args->state,
 		.init = args->init,
 		.runtime = args->runtime,
-		.cgroups = (unsigned)args->cgroups};
+		.cgroups = (unsigned)args->cgroups,
+		.bpf = args->seat != NO_SEAT,
+		.seat = (unsigned)args->seat,
+		.no_bpf = args->no_bpf};
 
 	if (!o.state || !o.init || !o.runtime)
 		return EXIT_USAGE_;
@@ -92,7 +99,7 @@ static int run_role(const struct arguments *args)
 
 int main(int argc, char **argv)
 {
-	struct arguments args = {.link_fd = LINK_FD};
+	struct arguments args = {.link_fd = LINK_FD, .seat = NO_SEAT};
 
 	kb_log_init("kbsup-guest");
 	for (int i = 1; i < argc; i++) {

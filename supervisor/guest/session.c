@@ -58,8 +58,7 @@ static void check_over(struct kb_session *s)
 	if (s->state != ENDING || !s->container_gone || !all_drained(s))
 		return;
 	s->state = OVER;
-	kb_notify_destroy(s->notify);
-	s->notify = NULL;
+	kb_lanes_finish(&s->lanes);
 	if (s->recorder) {
 		kb_session_record_end(s, status);
 		kb_recorder_flush(s->recorder);
@@ -307,14 +306,13 @@ static void on_collector_failed(const struct kb_err *why, void *arg)
 	end_because(arg, why);
 }
 
-static const struct kb_notify_ops notify_ops = {.record = on_record, .failed = on_collector_failed};
+static const struct kb_notify_ops lanes_ops = {.record = on_record, .failed = on_collector_failed};
 
 static void on_pressure(bool paused, void *arg)
 {
 	struct kb_session *s = arg;
 
-	if (s->notify)
-		kb_notify_pause(s->notify, paused);
+	kb_lanes_pause(&s->lanes, paused);
 }
 
 static const struct kb_recorder_ops recorder_ops = {.pause = on_pressure};
@@ -328,7 +326,9 @@ static int make_collector(struct kb_session *s, struct kb_err *err)
 		.host_root = "/"};
 	int r = kb_container_root(s->container, &options.root_fd, err);
 
-	return r < 0 ? r : kb_notify_create(s->loop, &options, &notify_ops, s, &s->notify, err);
+	return r < 0 ? r
+		     : kb_lanes_start(
+			       &s->lanes, s->loop, &options, s->setup.bpf, &lanes_ops, s, err);
 }
 
 static void on_ready(int landlock_abi, void *arg)
@@ -371,7 +371,7 @@ static void report_listener(
 {
 	struct kb_err err = {0};
 
-	if (fd >= 0 && kb_notify_add(s->notify, fd, &err) < 0)
+	if (fd >= 0 && kb_lanes_add(&s->lanes, fd, &err) < 0)
 		end_because(s, &err);
 }
 
@@ -661,6 +661,8 @@ static int run(struct kb_session *s, struct kb_err *err)
 		r = kb_loop_timer(s->loop, on_time_up, s, &s->limit_timer, err);
 	if (r == 0)
 		r = kb_loop_timer(s->loop, on_stop_timer, s, &s->stop_timer, err);
+	if (r == 0 && s->options->bpf)
+		r = kb_lanes_prepare(&s->lanes, KB_SESSION_FD + 1, s->options->seat, err);
 	if (r == 0)
 		r = kb_channel_create(s->loop, KB_SESSION_FD, &channel_ops, s, &s->channel, err);
 	return r < 0 ? r : kb_loop_run(s->loop, err);
@@ -680,7 +682,7 @@ static void take_down(struct kb_session *s)
 
 static void finish(struct kb_session *s)
 {
-	kb_notify_destroy(s->notify);
+	kb_lanes_finish(&s->lanes);
 	kb_recorder_destroy(s->recorder);
 	while (s->members) {
 		struct kb_member *m = s->members;

@@ -3,6 +3,7 @@
 
 #include "audit/audit.h"
 #include "proto/link.pb-c.h"
+#include "supervisor/guest/lanes.h"
 #include "supervisor/guest/process.h"
 #include "supervisor/guest/recorder.h"
 #include "supervisor/guest/session.h"
@@ -31,7 +32,7 @@ struct kb_session {
 	struct kb_setup setup;
 	struct kb_container *container;
 	struct kb_recorder *recorder;
-	struct kb_notify *notify;
+	struct kb_lanes lanes;
 	struct kb_member *members; /* the first process is the last of the list */
 	Kb__ToGuest *start;	   /* until the first process is launched */
 	struct kb_lines effective;

@@ -49,7 +49,7 @@ void kb_session_send_started(struct kb_session *s, uint64_t process)
 	started.effective = s->effective.line;
 	started.n_missing = s->setup.missing.n;
 	started.missing = s->setup.missing.line;
-	started.lane = (char *)"notify";
+	started.lane = (char *)kb_setup_lane(&s->setup);
 	msg.body_case = KB__FROM_GUEST__BODY_STARTED;
 	msg.started = &started;
 	send_message(s, &msg);

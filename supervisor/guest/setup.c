@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "audit/audit.h"
 #include "proto/link.pb-c.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/str.h"
@@ -324,12 +325,25 @@ static int find_profile(struct kb_setup *s, const char *agent, struct kb_err *er
 	return s->profile ? 0 : kb_err_nomem(err);
 }
 
-static int check_lane(const char *lane, struct kb_err *err)
+const char *kb_setup_lane(const struct kb_setup *setup)
 {
-	if (!lane || strcmp(lane, "auto") == 0 || strcmp(lane, "notify") == 0)
+	return kb_lane_name(setup->bpf ? KB_LANE_BPF : KB_LANE_NOTIFY);
+}
+
+static int choose_lane(struct kb_setup *s, const char *lane, const struct kb_setup_options *options,
+	struct kb_err *err)
+{
+	if (!lane || strcmp(lane, "auto") == 0) {
+		s->bpf = options->bpf;
 		return 0;
-	kb_err_set(err, KB_ERR_REFUSED, "this machine cannot record by lane %s", lane);
-	return kb_err_hint(err, "use --lane notify");
+	}
+	s->bpf = strcmp(lane, kb_lane_name(KB_LANE_BPF)) == 0;
+	if (s->bpf ? options->bpf : strcmp(lane, kb_lane_name(KB_LANE_NOTIFY)) == 0)
+		return 0;
+	kb_err_set(err, KB_ERR_REFUSED, "this machine cannot record by lane %s%s%s", lane,
+		s->bpf && options->no_bpf ? ": " : "",
+		s->bpf && options->no_bpf ? options->no_bpf : "");
+	return kb_err_hint(err, "use --lane notify, or --lane auto for the best there is");
 }
 
 static void name_container(
@@ -348,14 +362,15 @@ static void name_container(
 static int make(const Kb__StartSession *msg, const struct kb_setup_options *options,
 	struct kb_setup *s, struct kb_err *err)
 {
-	int r = check_lane(msg->lane, err);
+	int r = choose_lane(s, msg->lane, options, err);
 
 	if (r == 0)
 		r = copy_strings(s, msg, err);
 	if (r == 0)
 		r = kb_bundle_parse(msg->bundle.data, msg->bundle.len, &s->bundle, err);
 	if (r == 0)
-		r = kb_bundle_emit(s->bundle, kb_arch_native(), KB_EMIT_NOTIFY, &s->program, err);
+		r = kb_bundle_emit(s->bundle, kb_arch_native(),
+			s->bpf ? KB_EMIT_SPLIT : KB_EMIT_NOTIFY, &s->program, err);
 	if (r < 0)
 		return r;
 	name_container(s, msg, options);
@@ -432,8 +447,8 @@ int kb_setup_effective(
 		r = kb_lines_add(
 			ret, err, "landlock: ABI %d, %zu rules", landlock_abi, s->n_landlock);
 	if (r == 0)
-		r = kb_lines_add(
-			ret, err, "seccomp: %zu instructions, lane notify", s->program.len);
+		r = kb_lines_add(ret, err, "seccomp: %zu instructions, lane %s", s->program.len,
+			kb_setup_lane(s));
 	if (r == 0)
 		r = kb_lines_add(ret, err,
 			"user: uid %u without capabilities, no_new_privs; own user, pid, mount, "

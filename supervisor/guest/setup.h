@@ -25,6 +25,9 @@ struct kb_setup_options {
 	const char *init;    /* kbsup-init on this machine */
 	const char *runtime; /* absolute path */
 	unsigned cgroups;    /* KB_CGROUP_* */
+	bool bpf;	     /* lane bpf works here, and this is our seat */
+	unsigned seat;
+	const char *no_bpf; /* why it does not; or NULL */
 };
 
 #define KB_SETUP_LINES_MAX 32
@@ -48,6 +51,7 @@ struct kb_setup {
 	size_t n_rlimits;
 	struct kb_oci_spec oci;
 	uint64_t disk;
+	bool bpf;		/* recorded by lane bpf */
 	int64_t time_ms;	/* 0: no bound */
 	struct kb_lines limits; /* what is enforced, in words */
 	struct kb_lines missing;
@@ -61,6 +65,7 @@ int kb_landlock_abi(void);
 int kb_setup_make(const struct Kb__StartSession *msg, const struct kb_setup_options *options,
 	struct kb_setup *ret, struct kb_err *err);
 void kb_setup_finish(struct kb_setup *setup);
+const char *kb_setup_lane(const struct kb_setup *setup); /* "bpf" or "notify" */
 /* What is in force, one line per mechanism, once the container is up. */
 int kb_setup_effective(
 	const struct kb_setup *setup, int landlock_abi, struct kb_lines *ret, struct kb_err *err);

@@ -3,10 +3,10 @@
  * Loading the programs takes the kernel tens of milliseconds, and every copy of them would look at
  * every system call of the machine. So they are loaded once, by whoever lives long (the guest's
  * parent process: the hub), and sessions share them. A session has a *seat*: a number under which
- * its own ring buffer and its own table of calls hang in the programs' maps. Making a seat waits for
- * the kernel (a map in a map is replaced only when no program can be using the old one), so seats are
- * made ahead, by a process that waits for its session. Starting the session is then one entry in a
- * hash: pid namespace → seat.
+ * its own ring buffer and its own table of calls hang in the programs' maps. Making a seat waits
+ * for the kernel (a map is put into a map only when no program can be using what was there), so
+ * seats are made ahead, by a process that waits for its session, and are used again. Starting the
+ * session is then one entry in a hash: pid namespace → seat.
  *
  * The programs are attached only while somebody needs them: an attached program costs every system
  * call of the machine a few nanoseconds, wanted or not.
@@ -169,11 +169,41 @@ static int hang_in(int outer, uint32_t number, int inner, struct kb_err *err)
 		       : 0;
 }
 
-static int make_seat(struct kb_bpf_seat *seat, struct kb_err *err)
+/* The map that hangs there already; -1 if there is none. */
+static int hanging_in(int outer, uint32_t number)
 {
-	const struct kb_bpf_lost none = {0};
+	uint32_t id;
+
+	return bpf_map_lookup_elem(outer, &number, &id) < 0 ? -1 : bpf_map_get_fd_by_id(id);
+}
+
+static int skip_event(void *arg, void *data, size_t size)
+{
+	return 0;
+}
+
+/* Who had the seat before may have left something. */
+static int clear_seat(struct kb_bpf_seat *seat, struct kb_err *err)
+{
+	struct ring_buffer *ring = ring_buffer__new(seat->ring_fd, skip_event, NULL, NULL);
+	const struct kb_bpf_call nothing = {0};
+
+	if (!ring)
+		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
+	ring_buffer__consume(ring);
+	ring_buffer__free(ring);
+	for (uint32_t nr = 0; nr < KB_BPF_CALLS; nr++)
+		if (bpf_map_update_elem(seat->table_fd, &nr, &nothing, 0) < 0)
+			return kb_err_sys(err, errno, "lane bpf: the table of calls");
+	return 0;
+}
+
+static int hang_new(struct kb_bpf_seat *seat, struct kb_err *err)
+{
 	int r;
 
+	kb_close(&seat->ring_fd);
+	kb_close(&seat->table_fd);
 	seat->ring_fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "kbsup_ring", 0, 0, KB_BPF_RING, NULL);
 	seat->table_fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "kbsup_calls", sizeof(uint32_t),
 		sizeof(struct kb_bpf_call), KB_BPF_CALLS, NULL);
@@ -182,8 +212,21 @@ static int make_seat(struct kb_bpf_seat *seat, struct kb_err *err)
 	r = hang_in(seat->maps[KB_BPF_RINGS], seat->number, seat->ring_fd, err);
 	if (r == 0)
 		r = hang_in(seat->maps[KB_BPF_TABLES], seat->number, seat->table_fd, err);
-	if (r == 0 && bpf_map_update_elem(
-			      seat->maps[KB_BPF_LOSSES], &seat->number, &none, 0) < 0)
+	return r;
+}
+
+static int make_seat(struct kb_bpf_seat *seat, struct kb_err *err)
+{
+	const struct kb_bpf_lost none = {0};
+	int r;
+
+	seat->ring_fd = hanging_in(seat->maps[KB_BPF_RINGS], seat->number);
+	seat->table_fd = hanging_in(seat->maps[KB_BPF_TABLES], seat->number);
+	if (seat->ring_fd >= 0 && seat->table_fd >= 0)
+		r = clear_seat(seat, err);
+	else
+		r = hang_new(seat, err);
+	if (r == 0 && bpf_map_update_elem(seat->maps[KB_BPF_LOSSES], &seat->number, &none, 0) < 0)
 		r = kb_err_sys(err, errno, "lane bpf: a session's counters");
 	return r;
 }
@@ -227,10 +270,11 @@ void kb_bpf_seat_destroy(struct kb_bpf_seat *seat)
 	free(seat);
 }
 
-int kb_bpf_seat_want(struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call,
-	struct kb_err *err)
+int kb_bpf_seat_want(
+	struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call, struct kb_err *err)
 {
-	uint32_t want = (call->report ? KB_BPF_WANT_EXIT : 0) | (call->exec ? KB_BPF_WANT_ENTER : 0);
+	uint32_t want =
+		(call->report ? KB_BPF_WANT_EXIT : 0) | (call->exec ? KB_BPF_WANT_ENTER : 0);
 	uint32_t had = 0;
 
 	/* What another session wants stays wanted; two at once only ever add. */
@@ -239,8 +283,7 @@ int kb_bpf_seat_want(struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_
 	(void)bpf_map_lookup_elem(seat->maps[KB_BPF_WANTED], &nr, &had);
 	want |= had;
 	if (bpf_map_update_elem(seat->table_fd, &nr, call, 0) < 0 ||
-		(want != had &&
-			bpf_map_update_elem(seat->maps[KB_BPF_WANTED], &nr, &want, 0) < 0))
+		(want != had && bpf_map_update_elem(seat->maps[KB_BPF_WANTED], &nr, &want, 0) < 0))
 		return kb_err_sys(err, errno, "lane bpf: the table of calls");
 	return 0;
 }
@@ -270,8 +313,8 @@ static int count_filters(pid_t pid)
 
 int kb_bpf_seat_take(struct kb_bpf_seat *seat, pid_t init_pid, struct kb_err *err)
 {
-	struct kb_bpf_session session = {.seat = seat->number,
-		.filters = init_pid ? count_filters(init_pid) : -1};
+	struct kb_bpf_session session = {
+		.seat = seat->number, .filters = init_pid ? count_filters(init_pid) : -1};
 	char path[64] = "/proc/self/ns/pid";
 	struct stat st;
 

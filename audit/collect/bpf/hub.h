@@ -16,8 +16,8 @@ struct kb_bpf_seat {
 };
 
 /* Every call the session wants to see; then taking the seat makes its processes seen. */
-int kb_bpf_seat_want(struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call,
-	struct kb_err *err);
+int kb_bpf_seat_want(
+	struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call, struct kb_err *err);
 /* init_pid 0: ourselves, whatever filters there are. */
 int kb_bpf_seat_take(struct kb_bpf_seat *seat, pid_t init_pid, struct kb_err *err);
 /* What was lost since the session began. */

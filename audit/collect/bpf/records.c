@@ -359,6 +359,18 @@ static void (*const readers[])(struct call *) = {
 	[KB_SHAPE_MSGHDR] = read_address,
 };
 
+/* Both lanes are there, and the filter asked about this call: it is the other's. Of an exec only we
+ * know what became of it. */
+static bool is_others(const struct call *c)
+{
+	uint64_t args[6];
+
+	if (!c->bpf->split || c->record.event == KB_EVENT_EXEC)
+		return false;
+	memcpy(args, c->event->args, sizeof(args));
+	return kb_bundle_asks(c->bpf->bundle, c->bpf->arch, c->event->nr, args);
+}
+
 static void begin_call(struct kb_bpf *bpf, const struct kb_bpf_view *v, struct call *c)
 {
 	const struct kb_bpf_event *event = v->event;
@@ -397,7 +409,8 @@ static void conclude_call(struct call *c)
 	r->result = c->failed ? 0 : c->event->result;
 	/* What succeeded was not denied, whatever the rules make of it. */
 	if (c->judge.verdict.action != KB_ALLOW && c->failed)
-		r->decision = KB_DECISION_DENIED;
+		r->decision =
+			c->judge.verdict.action == KB_ASK ? KB_DECISION_ASKED : KB_DECISION_DENIED;
 }
 
 static struct kb_held *take_attempt(struct kb_bpf *bpf, uint32_t host_tid)
@@ -425,6 +438,8 @@ static void on_call(struct kb_bpf *bpf, const struct kb_bpf_view *v)
 		return;
 	}
 	begin_call(bpf, v, &c);
+	if (is_others(&c))
+		return;
 	conclude_call(&c);
 	if (c.record.event == KB_EVENT_EXEC)
 		free(take_attempt(bpf, v->event->host_tid));

@@ -189,7 +189,8 @@ static __always_inline void count_loss(const struct kb_bpf_session *session, __u
 		__sync_fetch_and_add(&lost->count[kind], 1);
 }
 
-static __always_inline void send(const struct kb_bpf_session *session, struct scratch *s, __u32 used)
+static __always_inline void send(
+	const struct kb_bpf_session *session, struct scratch *s, __u32 used)
 {
 	__u32 seat = session->seat;
 	void *ring = bpf_map_lookup_elem(&rings, &seat);
