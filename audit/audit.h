@@ -149,6 +149,7 @@ struct kb_notify_options {
 	/* Both lanes are at work, and the filter is emitted with KB_EMIT_SPLIT: lane notify has the
 	 * calls the filter asks about and says nothing of processes, lane bpf has all the rest. */
 	bool split;
+	bool relayed; /* connections to anywhere but loopback are decided by whoever relays them */
 };
 int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	const struct kb_notify_ops *ops, void *arg, struct kb_notify **ret, struct kb_err *err);

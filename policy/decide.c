@@ -241,7 +241,7 @@ static bool host_matches(const char *pattern, const char *host)
 	return len > tail - 1 && !strcmp(host + len - (tail - 1), pattern + 1);
 }
 
-struct kb_verdict kb_bundle_decide_host(const struct kb_bundle *bundle,
+const struct kb_net_rule *kb_bundle_find_host(const struct kb_bundle *bundle,
 	enum kb_net_direction direction, int protocol, const char *host, uint16_t port)
 {
 	for (size_t i = 0; i < bundle->net.len; i++) {
@@ -254,10 +254,26 @@ struct kb_verdict kb_bundle_decide_host(const struct kb_bundle *bundle,
 			(!rule->protocol || !protocol || rule->protocol == protocol) &&
 			(direction == KB_NET_RESOLVE ||
 				(port >= rule->port_lo && port <= rule->port_hi)))
-			return (struct kb_verdict){.action = rule->action,
-				.errnum = rule->errnum,
-				.record = rule->record,
-				.rule = rule->rule};
+			return rule;
 	}
+	return NULL;
+}
+
+struct kb_verdict kb_bundle_net_default(const struct kb_bundle *bundle)
+{
 	return bundle->net_default;
+}
+
+struct kb_verdict kb_bundle_decide_host(const struct kb_bundle *bundle,
+	enum kb_net_direction direction, int protocol, const char *host, uint16_t port)
+{
+	const struct kb_net_rule *rule =
+		kb_bundle_find_host(bundle, direction, protocol, host, port);
+
+	if (!rule)
+		return bundle->net_default;
+	return (struct kb_verdict){.action = rule->action,
+		.errnum = rule->errnum,
+		.record = rule->record,
+		.rule = rule->rule};
 }

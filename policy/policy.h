@@ -243,6 +243,11 @@ struct kb_verdict kb_bundle_decide_net(const struct kb_bundle *bundle,
 struct kb_verdict kb_bundle_decide_host(const struct kb_bundle *bundle,
 	enum kb_net_direction direction, int protocol, const char *host, uint16_t port);
 
+/* The rule behind that verdict; NULL: none speaks of it, and the default holds. */
+const struct kb_net_rule *kb_bundle_find_host(const struct kb_bundle *bundle,
+	enum kb_net_direction direction, int protocol, const char *host, uint16_t port);
+struct kb_verdict kb_bundle_net_default(const struct kb_bundle *bundle);
+
 /* ---- Emitting -------------------------------------------------------------------------------- */
 
 enum kb_emit_lane {

@@ -6,6 +6,7 @@
  * What exists nowhere was merely looked for.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -89,6 +90,25 @@ void kb_judge_path(
 	judge->verdict = verdict;
 }
 
+/* Or an address that means the same, or of a family that does not leave the machine. */
+static bool is_loopback(const struct sockaddr *address)
+{
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+	uint32_t v4;
+
+	if (address->sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+		memcpy(&v4, in6->sin6_addr.s6_addr + 12, sizeof(v4));
+	else if (address->sa_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
+		       IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+	else if (address->sa_family == AF_INET)
+		v4 = in->sin_addr.s_addr;
+	else
+		return true;
+	return v4 == 0 || ntohl(v4) >> 24 == 127;
+}
+
 void kb_judge_address(struct kb_judge *judge, const uint8_t *address, size_t len)
 {
 	enum kb_net_direction direction = judge->binds ? KB_NET_LISTEN : KB_NET_CONNECT;
@@ -98,6 +118,8 @@ void kb_judge_address(struct kb_judge *judge, const uint8_t *address, size_t len
 	if (judge->answer || judge->verdict.action != KB_ALLOW || len > sizeof(copy))
 		return;
 	memcpy(&copy, address, len);
+	if (judge->relayed && !judge->binds && !is_loopback((struct sockaddr *)&copy))
+		return;
 	verdict = kb_bundle_decide_net(judge->bundle, direction, 0, (struct sockaddr *)&copy, len);
 	if (verdict.action != KB_ALLOW)
 		refuse(judge, &verdict);

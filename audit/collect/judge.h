@@ -9,8 +9,9 @@ struct kb_judge {
 	const struct kb_bundle *bundle;
 	const struct kb_resolver *resolver;
 	const struct kb_caller *caller;
-	bool probes; /* looks but does not touch: Landlock lets it */
-	bool binds;  /* an address is listened on, not connected to */
+	bool probes;  /* looks but does not touch: Landlock lets it */
+	bool relayed; /* connections out are decided elsewhere, and recorded there */
+	bool binds;   /* an address is listened on, not connected to */
 	struct kb_verdict verdict;
 	int answer; /* 0: left to the kernel; else the errno a rule has for it */
 };

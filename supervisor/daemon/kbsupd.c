@@ -12,6 +12,7 @@
 #include "supervisor/base/build.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
+#include "supervisor/broker/broker.h"
 #include "supervisor/link/link.h"
 
 struct options {
@@ -53,11 +54,16 @@ static int run_importer(const struct options *o)
 	return kb_import_role();
 }
 
+static int run_broker(const struct options *o)
+{
+	return kb_broker_role(KB_ROLE_FD);
+}
+
 static const struct {
 	const char *name;
 	int (*run)(const struct options *o);
-} roles[] = {{"store", run_store}, {"link", run_link}, {"reader", run_reader},
-	{"importer", run_importer}};
+} roles[] = {{"store", run_store}, {"link", run_link}, {"broker", run_broker},
+	{"reader", run_reader}, {"importer", run_importer}};
 
 static int run_role(const struct options *o)
 {

@@ -34,6 +34,7 @@
 
 #define KB_MACHINE_LOCAL "local"
 
+struct kb_bundle;
 struct kb_main;
 struct kb_place;
 struct kb_role_process;
@@ -280,12 +281,15 @@ struct kb_live {
 	struct kb_place *place; /* the machine it runs on */
 	ProtobufCBinaryData workspace;
 	enum kb_live_state state;
+	struct kb_role_process *broker;	      /* NULL: loopback only, or gone */
 	struct kb_role_process *link, *store; /* the very ones it lives on; NULL: lost or not yet */
 	struct kb_source *deadline;
 	TAILQ_HEAD(, kb_watch) watches;
 	/* For the launch; freed after it. */
 	uint8_t *start, *meta;
 	size_t start_len, meta_len;
+	uint8_t *bundle; /* for the broker; NULL: it needs none */
+	size_t bundle_len;
 	int attachment; /* -1: none */
 	char **env;	/* what an exec starts from; NULL-terminated */
 	bool detached_start, stop_on_hangup, attached;
@@ -317,6 +321,12 @@ int kb_live_watch_exec(struct kb_live *live, uint64_t process, struct kb_conn *c
 /* An exec'd process ended, or (why) could not start. */
 void kb_live_exec_over(struct kb_live *live, uint64_t process, const struct kb_err *why);
 void kb_watch_destroy(struct kb_live *live, struct kb_watch *w);
+/* brokers.c: one for each session with a network. kb_broker_start(), when the link is there: the
+ * link hears of it before it hears of the session. */
+int kb_broker_keep(struct kb_live *live, const struct kb_bundle *bundle,
+	ProtobufCBinaryData encoded, struct kb_err *err);
+int kb_broker_start(struct kb_live *live, struct kb_err *err);
+void kb_broker_end(struct kb_live *live);
 /* A client went: its watches go with it. */
 void kb_live_forget_conn(struct kb_main *m, struct kb_conn *conn);
 const char *kb_live_state_name(enum kb_live_state state); /* of the command line's contract */

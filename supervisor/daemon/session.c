@@ -85,6 +85,8 @@ static enum kb_live_event act_launch(struct kb_live *live, const struct kb_err *
 	live->link = live->place->link;
 	r = send_begin(live, &err);
 	if (r == 0)
+		r = kb_broker_start(live, &err);
+	if (r == 0)
 		r = send_start(live, &err);
 	live->attached = live->attachment >= 0;
 	kb_close(&live->attachment);

@@ -141,6 +141,7 @@ void kb_live_destroy(struct kb_live *live)
 	live->main->n_lives--;
 	kb_place_leave(live->place);
 	kb_source_destroy(live->deadline);
+	kb_broker_end(live);
 	kb_close(&live->attachment);
 	for (char **e = live->env; e && *e; e++)
 		free(*e);

@@ -281,6 +281,8 @@ int kb_live_make_messages(
 	r = make_start(live, run, err);
 	if (r == 0)
 		r = make_meta(live, run, bundle, err);
+	if (r == 0)
+		r = kb_broker_keep(live, bundle, run->bundle, err);
 	kb_bundle_destroy(bundle);
 	return r;
 }

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "supervisor/base/egress.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/spawn.h"
@@ -100,6 +101,51 @@ static int open_relays(
 	}
 	p->next = c->processes;
 	c->processes = p;
+	return 0;
+}
+
+static void egress_relay_destroy(struct kb_egress_relay *e)
+{
+	kb_relay_destroy(e->relay);
+	free(e);
+}
+
+static void close_egress(struct kb_child *c, bool all)
+{
+	struct kb_egress_relay **at = &c->egress;
+
+	while (*at) {
+		struct kb_egress_relay *e = *at;
+
+		if (!all && !kb_relay_is_done(e->relay)) {
+			at = &e->next;
+			continue;
+		}
+		*at = e->next;
+		egress_relay_destroy(e);
+	}
+}
+
+static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
+{
+	struct kb_egress_relay *e;
+	int r;
+
+	close_egress(c, false);
+	if (!c->has_egress || stream - c->egress_base >= KB_EGRESS_STREAMS)
+		return kb_err_set(
+			err, KB_ERR_INVALID, "a connection's stream is not the session's");
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return kb_err_nomem(err);
+	e->stream = stream;
+	r = kb_relay_create(c->guest->link, c->channel, stream, on_flushed, c, &e->relay, err);
+	if (r < 0) {
+		free(e);
+		return r;
+	}
+	e->next = c->egress;
+	c->egress = e;
 	return 0;
 }
 
@@ -348,6 +394,7 @@ void kb_child_hang_up(struct kb_child *c)
 		c->processes = p->next;
 		relays_destroy(p);
 	}
+	close_egress(c, true);
 	kb_channel_destroy(c->channel);
 	c->channel = NULL;
 	kb_child_settle(c);
@@ -376,6 +423,16 @@ static int keep_failed(struct kb_child *c, const uint8_t *data, size_t len, stru
 	return 0;
 }
 
+static int take_egress(struct kb_child *c, const Kb__Egress *msg, const uint8_t *data, size_t len,
+	struct kb_err *err)
+{
+	int r = kb_egress_opens(msg->kind) ? open_egress(c, msg->stream, err) : 0;
+
+	if (r == 0)
+		pass_on(c, NO_PROCESS, data, len);
+	return r;
+}
+
 static int take_message(struct kb_child *c, const Kb__FromGuest *msg, const uint8_t *data,
 	size_t len, struct kb_err *err)
 {
@@ -394,6 +451,8 @@ static int take_message(struct kb_child *c, const Kb__FromGuest *msg, const uint
 			return keep_failed(c, data, len, err);
 		pass_in_order(c, msg->failed->process_id, data, len);
 		return 0;
+	case KB__FROM_GUEST__BODY_EGRESS:
+		return take_egress(c, msg->egress, data, len, err);
 	case KB__FROM_GUEST__BODY_EXITED:
 		pass_in_order(c, msg->exited->process_id, data, len);
 		return 0;
@@ -426,6 +485,7 @@ static void on_closed(struct kb_channel *ch, const struct kb_err *why, void *arg
 	for (struct kb_process_relays *p = c->processes; p; p = p->next)
 		for (unsigned i = 0; i < p->n; i++)
 			kb_relay_detach(p->relay[i]);
+	close_egress(c, true);
 	c->channel = NULL;
 	kb_channel_destroy(ch);
 	/* It follows its channel within moments, or is made to. */
@@ -552,6 +612,8 @@ int kb_child_start(struct kb_child *c, const Kb__StartSession *msg, const uint8_
 
 	memcpy(c->session, msg->session.data, KB_ULID_SIZE);
 	kb_ulid_format(c->session, id);
+	c->has_egress = msg->has_egress;
+	c->egress_base = msg->egress;
 	r = open_relays(c, 0, msg->process, err);
 	if (r == 0)
 		r = kb_child_send(c, data, len, err);
@@ -583,6 +645,7 @@ void kb_child_destroy(struct kb_child *c)
 		c->processes = p->next;
 		relays_destroy(p);
 	}
+	close_egress(c, true);
 	while ((h = c->held)) {
 		c->held = h->next;
 		free(h);

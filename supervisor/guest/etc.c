@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "supervisor/base/egress.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
@@ -51,7 +52,9 @@ static char *make_hostname(const struct kb_rootfs_spec *s)
 
 static char *make_resolv(const struct kb_rootfs_spec *s)
 {
-	return strdup("# This session has no network.\n");
+	if (!s->network)
+		return strdup("# This session has no network.\n");
+	return strdup("nameserver " KB_EGRESS_ADDRESS "\noptions timeout:5 attempts:2\n");
 }
 
 static char *make_nsswitch(const struct kb_rootfs_spec *s)

@@ -323,6 +323,11 @@ static int handle_ack(struct kb_guest *g, const struct request *req, struct kb_e
 	return 0;
 }
 
+static int handle_egress(struct kb_guest *g, const struct request *req, struct kb_err *err)
+{
+	return pass_to(g, req->msg->egress->session, req);
+}
+
 static int handle_hello(struct kb_guest *g, const struct request *req, struct kb_err *err)
 {
 	if (req->msg->hello->protocol == LINK_PROTOCOL)
@@ -338,6 +343,7 @@ static int handle_shutdown(struct kb_guest *g, const struct request *req, struct
 
 static int (*const handlers[])(struct kb_guest *, const struct request *, struct kb_err *) = {
 	[KB__TO_GUEST__BODY_HELLO] = handle_hello,
+	[KB__TO_GUEST__BODY_EGRESS] = handle_egress,
 	[KB__TO_GUEST__BODY_START] = handle_start,
 	[KB__TO_GUEST__BODY_EXEC] = handle_exec,
 	[KB__TO_GUEST__BODY_RESIZE] = handle_resize,

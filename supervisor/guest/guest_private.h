@@ -7,8 +7,8 @@
 #include "proto/link.pb-c.h"
 #include "supervisor/base/frame.h"
 #include "supervisor/base/loop.h"
+#include "supervisor/base/relay.h"
 #include "supervisor/guest/guest.h"
-#include "supervisor/guest/relay.h"
 #include "supervisor/guest/runtime.h"
 #include "supervisor/guest/spool.h"
 
@@ -37,6 +37,13 @@ struct kb_process_relays {
 	unsigned n;
 };
 
+/* A connection of a session's network. */
+struct kb_egress_relay {
+	struct kb_egress_relay *next;
+	uint32_t stream;
+	struct kb_relay *relay;
+};
+
 /* A message that waits for output to be passed on first. */
 struct kb_held {
 	struct kb_held *next;
@@ -56,6 +63,9 @@ struct kb_child {
 	char name[64]; /* of its state directory and control groups */
 	struct kb_channel *channel;
 	struct kb_process_relays *processes;
+	struct kb_egress_relay *egress;
+	bool has_egress;
+	uint32_t egress_base; /* of its stream numbers */
 	struct kb_held *held, **held_tail;
 	struct kb_spool spool;
 	struct kb_source *grace;

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "supervisor/base/egress.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/session_private.h"
@@ -57,6 +58,10 @@ static void check_over(struct kb_session *s)
 
 	if (s->state != ENDING || !s->container_gone || !all_drained(s))
 		return;
+	if (s->egress && !s->egress_over) {
+		kb_egress_finish(s->egress);
+		return;
+	}
 	s->state = OVER;
 	kb_lanes_finish(&s->lanes);
 	if (s->recorder) {
@@ -68,6 +73,14 @@ static void check_over(struct kb_session *s)
 	else
 		kb_session_send_ended(s, status);
 	kb_channel_finish(s->channel);
+}
+
+static void on_egress_finished(void *arg)
+{
+	struct kb_session *s = arg;
+
+	s->egress_over = true;
+	check_over(s);
 }
 
 static void begin_end(struct kb_session *s)
@@ -206,15 +219,19 @@ static bool has_variable(const Kb__ProcessSpec *spec, const char *name)
 }
 
 /* What the agent is told of its session, unless the message already says it. */
-#define OWN_VARIABLES 2
+#define OWN_VARIABLES	8
+#define OWN_EGRESS_FROM 2 /* those of a session with a network */
 static size_t add_own_env(const struct kb_session *s, const Kb__ProcessSpec *spec,
 	struct kb_byte_string *env, char text[OWN_VARIABLES][KB_NAME_MAX + 32])
 {
-	const char *const own[OWN_VARIABLES][2] = {
-		{"KBSUP_SESSION", s->setup.name}, {"KBSUP_FACTS", KB_ROOTFS_FACTS}};
+	const char *const own[OWN_VARIABLES][2] = {{"KBSUP_SESSION", s->setup.name},
+		{"KBSUP_FACTS", KB_ROOTFS_FACTS}, {"http_proxy", KB_EGRESS_PROXY_URL},
+		{"https_proxy", KB_EGRESS_PROXY_URL}, {"HTTP_PROXY", KB_EGRESS_PROXY_URL},
+		{"HTTPS_PROXY", KB_EGRESS_PROXY_URL}, {"no_proxy", KB_EGRESS_NO_PROXY},
+		{"NO_PROXY", KB_EGRESS_NO_PROXY}};
 	size_t n = spec->n_env;
 
-	for (size_t i = 0; i < KB_ARRAY_LEN(own); i++) {
+	for (size_t i = 0; i < (s->egress ? KB_ARRAY_LEN(own) : OWN_EGRESS_FROM); i++) {
 		if (has_variable(spec, own[i][0]))
 			continue;
 		snprintf(text[i], sizeof(text[i]), "%s=%s", own[i][0], own[i][1]);
@@ -326,9 +343,23 @@ static int make_collector(struct kb_session *s, struct kb_err *err)
 		.host_root = "/"};
 	int r = kb_container_root(s->container, &options.root_fd, err);
 
+	options.relayed = s->egress != NULL;
 	return r < 0 ? r
 		     : kb_lanes_start(
 			       &s->lanes, s->loop, &options, s->setup.bpf, &lanes_ops, s, err);
+}
+
+static int make_egress(struct kb_session *s, struct kb_err *err)
+{
+	struct kb_egress_options options = {.init = kb_container_init_pid(s->container),
+		.bundle = s->setup.bundle,
+		.base = s->start->start->egress};
+
+	if (!s->start->start->has_egress)
+		return 0;
+	memcpy(options.session, s->id, sizeof(options.session));
+	return kb_egress_create(
+		s->loop, s->channel, &options, on_egress_finished, s, &s->egress, err);
 }
 
 static void on_ready(int landlock_abi, void *arg)
@@ -343,6 +374,8 @@ static void on_ready(int landlock_abi, void *arg)
 	}
 	if (r == 0)
 		r = kb_setup_effective(&s->setup, landlock_abi, &s->effective, &err);
+	if (r == 0)
+		r = make_egress(s, &err);
 	if (r == 0)
 		kb_session_record_start(s);
 	if (r == 0)
@@ -485,6 +518,7 @@ static int start_container(struct kb_session *s, const Kb__StartSession *msg, st
 			.facts = setup->facts,
 			.profile = setup->profile,
 			.context = setup->context,
+			.network = setup->network,
 			.hidden = (const char *const *)setup->hidden},
 	};
 	return kb_container_start(s->loop, &spec, &container_ops, s, &s->container, err);
@@ -609,7 +643,14 @@ static void handle_attached(struct kb_session *s, Kb__ToGuest *msg)
 		kb_process_attach(first->process, s->attached);
 }
 
+static void handle_egress(struct kb_session *s, Kb__ToGuest *msg)
+{
+	if (s->egress)
+		kb_egress_message(s->egress, msg->egress);
+}
+
 static void (*const handlers[])(struct kb_session *, Kb__ToGuest *) = {
+	[KB__TO_GUEST__BODY_EGRESS] = handle_egress,
 	[KB__TO_GUEST__BODY_START] = handle_start,
 	[KB__TO_GUEST__BODY_EXEC] = handle_exec,
 	[KB__TO_GUEST__BODY_RESIZE] = handle_resize,
@@ -683,6 +724,7 @@ static void take_down(struct kb_session *s)
 static void finish(struct kb_session *s)
 {
 	kb_lanes_finish(&s->lanes);
+	kb_egress_destroy(s->egress);
 	kb_recorder_destroy(s->recorder);
 	while (s->members) {
 		struct kb_member *m = s->members;

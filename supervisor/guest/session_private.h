@@ -3,6 +3,7 @@
 
 #include "audit/audit.h"
 #include "proto/link.pb-c.h"
+#include "supervisor/guest/egress.h"
 #include "supervisor/guest/lanes.h"
 #include "supervisor/guest/process.h"
 #include "supervisor/guest/recorder.h"
@@ -33,10 +34,12 @@ struct kb_session {
 	struct kb_container *container;
 	struct kb_recorder *recorder;
 	struct kb_lanes lanes;
+	struct kb_egress *egress;  /* NULL: loopback only */
 	struct kb_member *members; /* the first process is the last of the list */
 	Kb__ToGuest *start;	   /* until the first process is launched */
 	struct kb_lines effective;
 	bool attached, container_gone, host_gone;
+	bool egress_over;		  /* nothing more is recorded of the network */
 	uint64_t oom_kills, pids_refused; /* already recorded */
 	char reason[KB_ERR_MSG_MAX];	  /* why it ended, if not by itself */
 	struct kb_err failure;		  /* why it could not start; code 0: it could */

@@ -277,8 +277,11 @@ static int write_facts(struct kb_setup *s, const Kb__StartSession *msg, struct k
 		"You run in a kbsup session: everything you do is recorded.\n"
 		"session: %s (%s)\npolicy: %s\nworkspace: %s\n"
 		"home, /tmp, /var/tmp, /run and /dev/shm are private and vanish with the session.\n"
-		"network: loopback only.\n",
-		s->name, id, kb_bundle_name(s->bundle), s->workspace);
+		"network: %s.\n",
+		s->name, id, kb_bundle_name(s->bundle), s->workspace,
+		s->network ? "what the policy names, over TCP; nothing else is there; "
+			     "the proxy of http_proxy says why a request was refused"
+			   : "loopback only");
 	if (r == 0)
 		r = write_kept(s, &text, err);
 	for (size_t i = 0; i < s->limits.n && r == 0; i++)
@@ -373,6 +376,7 @@ static int make(const Kb__StartSession *msg, const struct kb_setup_options *opti
 			s->bpf ? KB_EMIT_SPLIT : KB_EMIT_NOTIFY, &s->program, err);
 	if (r < 0)
 		return r;
+	s->network = msg->has_egress;
 	name_container(s, msg, options);
 	s->runtime = strdup(msg->runtime ? msg->runtime : options->runtime);
 	if (!s->runtime)
@@ -455,7 +459,8 @@ int kb_setup_effective(
 			"network, ipc, uts and cgroup namespaces",
 			s->uid);
 	if (r == 0)
-		r = kb_lines_add(ret, err, "network: loopback only");
+		r = kb_lines_add(ret, err, "network: %s",
+			s->network ? "by policy, through the broker" : "loopback only");
 	for (size_t i = 0; i < s->limits.n && r == 0; i++)
 		r = kb_lines_add(ret, err, "limit: %s", s->limits.line[i]);
 	return r;

@@ -52,6 +52,7 @@ struct kb_setup {
 	struct kb_oci_spec oci;
 	uint64_t disk;
 	bool bpf;		/* recorded by lane bpf */
+	bool network;		/* it has a way out */
 	int64_t time_ms;	/* 0: no bound */
 	struct kb_lines limits; /* what is enforced, in words */
 	struct kb_lines missing;

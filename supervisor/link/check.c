@@ -3,6 +3,7 @@
 
 #include "audit/audit.h"
 #include "link_private.h"
+#include "supervisor/base/egress.h"
 
 int kb_check_hello(const Kb__Hello *msg, const char *build, struct kb_err *err)
 {
@@ -57,5 +58,21 @@ int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *e
 		return kb_err_set(err, KB_ERR_INVALID,
 			"the guest miscounted a block: %u records (%u denials), it has %u",
 			msg->count, msg->denials, count);
+	return 0;
+}
+
+int kb_check_egress(const Kb__Egress *msg, struct kb_err *err)
+{
+	bool peer = msg->kind == KB_EGRESS_TCP || msg->kind == KB_EGRESS_DROPPED;
+	bool numbered = kb_egress_opens(msg->kind) || msg->kind == KB_EGRESS_CANCEL;
+
+	if (!numbered && msg->kind != KB_EGRESS_DROPPED && msg->kind != KB_EGRESS_FINISH)
+		return kb_err_set(err, KB_ERR_INVALID, "the guest spoke of a connection's kind %u",
+			msg->kind);
+	if (numbered != (msg->has_stream && msg->stream != 0) ||
+		peer != (msg->has_address && msg->has_port) ||
+		(peer && msg->address.len != 4 && msg->address.len != 16) ||
+		msg->port > UINT16_MAX || msg->protocol > UINT8_MAX)
+		return kb_err_set(err, KB_ERR_INVALID, "the guest misdescribed a connection");
 	return 0;
 }

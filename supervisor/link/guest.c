@@ -97,7 +97,7 @@ static void tell_failed(struct kb_link *link, struct kb_process *p, const Kb__Li
 	failed.process_id = p->id;
 	failed.error = &error;
 	failed.has_last_seq = 1;
-	failed.last_seq = p->session->received;
+	failed.last_seq = p->session->stored;
 	out.body_case = KB__ROLE__FROM_LINK__BODY_FAILED;
 	out.failed = &failed;
 	kb_link_tell_main(link, &out);
@@ -132,17 +132,19 @@ static int on_exited(struct kb_link *link, const Kb__FromGuest *msg, struct kb_e
 	return r;
 }
 
-static void forward_records(
-	struct kb_link *link, struct kb_link_session *s, const Kb__Records *records)
+void kb_link_store_block(
+	struct kb_link_session *s, const ProtobufCBinaryData *block, uint32_t count)
 {
+	struct kb_link *link = s->link;
 	Kb__Role__AppendBlock append = KB__ROLE__APPEND_BLOCK__INIT;
 	Kb__Role__LinkToStore out = KB__ROLE__LINK_TO_STORE__INIT;
 	struct kb_err err;
 
 	append.session = kb_link_id(s);
-	append.first_seq = records->first_seq;
-	append.count = records->count;
-	append.block = records->block;
+	append.first_seq = s->stored + 1;
+	append.count = count;
+	append.block = *block;
+	s->stored += count;
 	out.body_case = KB__ROLE__LINK_TO_STORE__BODY_APPEND;
 	out.append = &append;
 	if (!link->store || s->discard) {
@@ -169,9 +171,12 @@ static int on_records(struct kb_link *link, const Kb__FromGuest *msg, struct kb_
 	if (r < 0)
 		return r;
 	s->received += records->count;
+	r = kb_link_egress_mark(s, s->stored + records->count, err);
+	if (r < 0)
+		return r;
 	s->denials += records->denials;
 	(void)kb_source_arm(link->progress, 250, NULL);
-	forward_records(link, s, records);
+	kb_link_store_block(s, &records->block, records->count);
 	return 0;
 }
 
@@ -187,6 +192,13 @@ static void end_processes(struct kb_link_session *s, const Kb__Ended *ended)
 		else if (!p->exited)
 			kb_process_exited(p, 137, 9);
 	}
+}
+
+static int on_egress(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
+{
+	struct kb_link_session *s = session_of(link, msg->egress->session);
+
+	return s ? kb_link_egress_message(s, msg->egress, err) : unknown_session(err);
 }
 
 static int on_ended(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
@@ -212,7 +224,7 @@ static int on_ended(struct kb_link *link, const Kb__FromGuest *msg, struct kb_er
 	told.exit_code = ended->exit_code;
 	told.has_signal = ended->has_signal;
 	told.signal = ended->signal;
-	told.last_seq = ended->last_seq;
+	told.last_seq = s->stored;
 	told.reason = ended->reason;
 	out.body_case = KB__ROLE__FROM_LINK__BODY_ENDED;
 	out.ended = &told;
@@ -233,6 +245,7 @@ static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *dat
 		[KB__FROM_GUEST__BODY_EXITED] = on_exited,
 		[KB__FROM_GUEST__BODY_RECORDS] = on_records,
 		[KB__FROM_GUEST__BODY_ENDED] = on_ended,
+		[KB__FROM_GUEST__BODY_EGRESS] = on_egress,
 	};
 	struct kb_link *link = arg;
 	Kb__FromGuest *msg;

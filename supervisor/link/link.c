@@ -20,6 +20,7 @@
 #include "link_private.h"
 #include "proto/role_error.h"
 #include "supervisor/base/build.h"
+#include "supervisor/base/egress.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/spawn.h"
@@ -81,6 +82,7 @@ void kb_link_session_reap(struct kb_link_session *s)
 	if (!s->over || !TAILQ_EMPTY(&s->processes))
 		return;
 	TAILQ_REMOVE(&s->link->sessions, s, entry);
+	kb_link_egress_destroy(s);
 	free(s);
 }
 
@@ -138,6 +140,8 @@ static void forget_guest(struct kb_link *link)
 	struct kb_link_session *s;
 	struct kb_process *p;
 
+	TAILQ_FOREACH(s, &link->sessions, entry)
+		kb_link_egress_forget_guest(s);
 	kb_channel_destroy(link->guest);
 	link->guest = NULL;
 	TAILQ_FOREACH(s, &link->sessions, entry)
@@ -234,12 +238,16 @@ static void on_deadline(void *arg)
 static void on_store_message_ack(struct kb_link *link, const Kb__Role__AckBlock *ack)
 {
 	struct kb_link_session *s = kb_link_find(link, ack->session);
+	uint64_t seq;
 
 	if (!s)
 		return;
 	s->discard = s->discard || ack->discarded;
-	if (!s->over && ack->seq <= s->received)
-		kb_link_ack(link, s->id, ack->seq);
+	if (s->over || ack->seq > s->stored)
+		return;
+	seq = kb_link_egress_acked(s, ack->seq);
+	if (seq > 0)
+		kb_link_ack(link, s->id, seq);
 }
 
 static int on_store_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,
@@ -316,6 +324,27 @@ static int connect_process(struct kb_process *p, int fd, struct kb_err *err)
 	return 0;
 }
 
+/* The broker that was announced for it, if one was. */
+static int give_broker(struct kb_link_session *s, Kb__StartSession *start, struct kb_err *err)
+{
+	struct kb_link *link = s->link;
+	uint32_t base = KB_EGRESS_BASE + link->next_egress * KB_EGRESS_STREAMS;
+
+	start->has_egress = link->next_broker >= 0;
+	if (!start->has_egress)
+		return 0;
+	link->next_egress = (link->next_egress + 1) % (KB_EGRESS_BASE / KB_EGRESS_STREAMS);
+	start->egress = base;
+	return kb_link_egress_create(s, kb_steal_fd(&link->next_broker), base, err);
+}
+
+static int on_broker(struct kb_link *link, const Kb__Role__ToLink *msg, int fd, struct kb_err *err)
+{
+	kb_close(&link->next_broker);
+	link->next_broker = fd;
+	return fd >= 0 ? 0 : kb_err_set(err, KB_ERR_INVALID, "a broker without its channel");
+}
+
 static int start_session(struct kb_link *link, Kb__StartSession *start, int fd, struct kb_err *err)
 {
 	KB_CLOSE int guard = fd;
@@ -330,7 +359,9 @@ static int start_session(struct kb_link *link, Kb__StartSession *start, int fd, 
 	memcpy(s->id, start->session.data, KB_ULID_SIZE);
 	TAILQ_INIT(&s->processes);
 	TAILQ_INSERT_TAIL(&link->sessions, s, entry);
-	r = kb_process_create(s, 0, start->process->tty, &p, err);
+	r = give_broker(s, start, err);
+	if (r == 0)
+		r = kb_process_create(s, 0, start->process->tty, &p, err);
 	if (r == 0)
 		r = connect_process(p, kb_steal_fd(&guard), err);
 	if (r == 0) {
@@ -491,6 +522,7 @@ static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t
 		[KB__ROLE__TO_LINK__BODY_EXEC] = on_exec,
 		[KB__ROLE__TO_LINK__BODY_STOP] = on_stop,
 		[KB__ROLE__TO_LINK__BODY_SHUTDOWN] = on_shutdown,
+		[KB__ROLE__TO_LINK__BODY_BROKER] = on_broker,
 	};
 	Kb__Role__ToLink *msg = kb__role__to_link__unpack(NULL, len, data);
 	size_t kind = msg ? (size_t)msg->body_case : 0;
@@ -530,11 +562,11 @@ static void on_progress(void *arg)
 		Kb__Role__LinkProgress told = KB__ROLE__LINK_PROGRESS__INIT;
 		Kb__Role__FromLink out = KB__ROLE__FROM_LINK__INIT;
 
-		if (s->told_records == s->received)
+		if (s->told_records == s->stored)
 			continue;
-		s->told_records = s->received;
+		s->told_records = s->stored;
 		told.session = kb_link_id(s);
-		told.records = s->received;
+		told.records = s->stored;
 		told.denials = s->denials;
 		out.body_case = KB__ROLE__FROM_LINK__BODY_PROGRESS;
 		out.progress = &told;
@@ -631,6 +663,7 @@ static void tear_down(struct kb_link *link)
 		link->transport->close(link);
 	kb_channel_destroy(link->store);
 	kb_channel_destroy(link->main);
+	kb_close(&link->next_broker);
 	kb_source_destroy(link->kick);
 	kb_source_destroy(link->deadline);
 	kb_source_destroy(link->progress);
@@ -640,7 +673,7 @@ static void tear_down(struct kb_link *link)
 
 int kb_link_role(int fd, const struct kb_link_options *options)
 {
-	struct kb_link link = {.options = options, .next_stream = FIRST_STREAM};
+	struct kb_link link = {.options = options, .next_stream = FIRST_STREAM, .next_broker = -1};
 	struct kb_err err;
 
 	signal(SIGPIPE, SIG_IGN);

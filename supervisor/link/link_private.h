@@ -3,6 +3,7 @@
  *	link.c		the role: main's messages, the store's acknowledgements, life and end
  *	guest.c		what the guest says, and whether it may
  *	check.c		the pure checks of the guest's messages
+ *	egress.c	a session's connections: to its broker and back
  *	process.c	a process of a session: its streams spliced to an attachment
  *	pipe.c		the transport of driver `local`
  */
@@ -40,6 +41,7 @@ struct kb_splice {
 
 struct kb_link;
 struct kb_link_session;
+struct kb_link_egress;
 struct kb_process;
 
 /* The far end of one `kbsup run|attach|exec`. Outlives its process until its last bytes are read.
@@ -74,7 +76,9 @@ struct kb_link_session {
 	TAILQ_ENTRY(kb_link_session) entry;
 	struct kb_link *link;
 	uint8_t id[KB_ULID_SIZE];
-	uint64_t received; /* last seq that came */
+	uint64_t received; /* last seq that came from the guest */
+	uint64_t stored;   /* last seq the store was given: the broker's are among them */
+	struct kb_link_egress *egress; /* NULL: loopback only */
 	uint64_t denials, told_records;
 	bool discard; /* its store is gone: blocks are acknowledged and dropped */
 	bool over;    /* ended or failed to start: the guest says no more of it */
@@ -105,7 +109,8 @@ struct kb_link {
 	int status;
 	struct kb_err fault; /* why the guest is cut off; code 0: it is not */
 	struct kb_source *kick, *deadline, *progress, *drain;
-	uint32_t next_stream;
+	uint32_t next_stream, next_egress;
+	int next_broker; /* channel to the broker of the session that starts next; -1: none */
 	TAILQ_HEAD(, kb_link_session) sessions;
 	TAILQ_HEAD(, kb_attachment) attachments;
 };
@@ -123,6 +128,20 @@ struct kb_link_session *kb_link_find(struct kb_link *link, ProtobufCBinaryData i
 void kb_link_session_reap(struct kb_link_session *s);
 ProtobufCBinaryData kb_link_id(struct kb_link_session *s);
 
+/* guest.c: hand a block to the store, under the session's next numbers. */
+void kb_link_store_block(
+	struct kb_link_session *s, const ProtobufCBinaryData *block, uint32_t count);
+
+/* egress.c. base: the first stream number of its connections. Takes fd. */
+int kb_link_egress_create(struct kb_link_session *s, int fd, uint32_t base, struct kb_err *err);
+int kb_link_egress_message(struct kb_link_session *s, const Kb__Egress *msg, struct kb_err *err);
+/* The guest's records so far are the store's up to `stored`. */
+int kb_link_egress_mark(struct kb_link_session *s, uint64_t stored, struct kb_err *err);
+/* The store has everything up to `stored`: which number of the guest's that is (0: none new). */
+uint64_t kb_link_egress_acked(struct kb_link_session *s, uint64_t stored);
+void kb_link_egress_forget_guest(struct kb_link_session *s);
+void kb_link_egress_destroy(struct kb_link_session *s); /* fine without one */
+
 /* guest.c */
 extern const struct kb_channel_ops kb_guest_ops; /* arg: struct kb_link */
 
@@ -132,6 +151,8 @@ int kb_check_lines(char **lines, size_t n, struct kb_err *err);
 int kb_check_exit(int32_t exit_code, uint32_t signal, struct kb_err *err);
 /* received: the last sequence number so far. */
 int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *err);
+
+int kb_check_egress(const Kb__Egress *msg, struct kb_err *err);
 
 /* process.c */
 int kb_process_create(struct kb_link_session *s, uint64_t id, bool tty, struct kb_process **ret,

@@ -10,15 +10,15 @@ import re
 # Longest prefix wins.
 MODULES = (
     "supervisor/base", "supervisor/daemon", "supervisor/link", "supervisor/guest",
-    "supervisor/init", "supervisor/cli", "policy", "audit", "vmctl", "proto", "tests",
+    "supervisor/broker", "supervisor/init", "supervisor/cli", "policy", "audit", "vmctl", "proto", "tests",
 )
 
 # The public headers, and who may include them besides their own module and tests.
 PUBLIC = {
     "policy/policy.h": ("audit", "vmctl", "supervisor/daemon", "supervisor/link",
-                        "supervisor/guest", "supervisor/cli"),
+                        "supervisor/guest", "supervisor/broker", "supervisor/cli"),
     "audit/audit.h": ("supervisor/daemon", "supervisor/link", "supervisor/guest",
-                      "supervisor/cli"),
+                      "supervisor/broker", "supervisor/cli"),
     "vmctl/vmctl.h": ("supervisor/daemon", "supervisor/link", "supervisor/cli"),
 }
 
@@ -30,13 +30,14 @@ SHARED = {
     "supervisor/init/protocol.h": ("supervisor/guest",),
     # The roles that kbsupd re-executes itself into, and what they are handed.
     "supervisor/link/link.h": ("supervisor/daemon",),
+    "supervisor/broker/broker.h": ("supervisor/daemon",),
     # The control socket's client side.
     "supervisor/daemon/client.h": ("supervisor/cli",),
 }
 
 # Generated messages: everyone who speaks a protocol, but never through a public header.
 PROTO_USERS = ("proto", "policy", "audit", "vmctl", "supervisor/daemon", "supervisor/link",
-               "supervisor/guest", "supervisor/cli")
+               "supervisor/guest", "supervisor/broker", "supervisor/cli")
 
 # <header prefix>: (what it is, regular expression of the files that may include it)
 LIBRARIES = {

@@ -199,6 +199,7 @@ int kb_bpf_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	bpf->arch = options->arch;
 	bpf->split = options->split;
 	bpf->seat = seat;
+	bpf->relayed = options->relayed;
 	bpf->root_fd = kb_steal_fd(&root_fd);
 	bpf->look_msec = LOOK_MSEC;
 	bpf->resolver = (struct kb_resolver){.self_fd = -1, .host_fd = -1};

@@ -34,6 +34,7 @@ struct kb_bpf {
 	struct kb_notify_ops ops;
 	void *arg;
 	uint32_t arch;
+	bool relayed; /* connections out are not judged here */
 	int root_fd;
 	struct kb_resolver resolver;
 	struct kb_bpf_seat *seat;

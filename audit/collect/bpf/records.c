@@ -386,6 +386,7 @@ static void begin_call(struct kb_bpf *bpf, const struct kb_bpf_view *v, struct c
 		.bundle = bpf->bundle,
 		.resolver = &bpf->resolver,
 		.probes = c->trap && c->trap->traits & KB_TRAP_PROBES,
+		.relayed = bpf->relayed,
 		.binds = c->trap && c->trap->event == KB_EVENT_BIND,
 	};
 	memcpy(args, event->args, sizeof(args));

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-#include "supervisor/base/err.h"
-#include "supervisor/base/frame.h"
+#include "err.h"
+#include "frame.h"
 
 struct kb_relay;
 
@@ -15,6 +15,8 @@ int kb_relay_create(struct kb_channel *outer, struct kb_channel *inner, uint32_t
 	void (*flushed)(void *arg), void *arg, struct kb_relay **ret, struct kb_err *err);
 /* Everything that came from `inner`, its end included, was passed on to `outer`. */
 bool kb_relay_is_flushed(const struct kb_relay *relay);
+/* Both ways are at their end, and all of it was passed on. */
+bool kb_relay_is_done(const struct kb_relay *relay);
 /* `inner` is going away: stop speaking to it. What it sent is still passed on. */
 void kb_relay_detach(struct kb_relay *relay);
 /* Forget what `outer` has not taken. */

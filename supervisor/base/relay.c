@@ -1,8 +1,8 @@
-#include "supervisor/guest/relay.h"
+#include "relay.h"
 
 #include <stdlib.h>
 
-#include "supervisor/base/buf.h"
+#include "buf.h"
 
 /* One direction. */
 struct lane {
@@ -133,6 +133,11 @@ int kb_relay_create(struct kb_channel *outer, struct kb_channel *inner, uint32_t
 bool kb_relay_is_flushed(const struct kb_relay *r)
 {
 	return kb_buf_len(&r->out.waiting) == 0 && r->out.eof == r->out.eof_sent;
+}
+
+bool kb_relay_is_done(const struct kb_relay *r)
+{
+	return r->out.eof_sent && r->in.eof_sent;
 }
 
 void kb_relay_detach(struct kb_relay *r)
