@@ -2,7 +2,10 @@
 and once under strace, and compared call for call: every exec with its arguments and outcome, every
 open with its flags, every name made, moved or deleted, and the tree of processes. TAP.
 
-    truth.py COLLECT_RUN [--bpf]
+    truth.py COLLECT_RUN [--bpf] [WORKLOAD]
+
+WORKLOAD: `build` (a C build, the default), or what a benchmark run adds: `forks`, `git`, `npm`,
+`python`.
 """
 import collections
 import os
@@ -31,6 +34,7 @@ SHAPES = {
 }
 FLAGS_AT = {"open": 1, "openat": 2}
 AT_REMOVEDIR = 0x200
+CLONE_THREAD = 0x10000
 
 MAKEFILE = """\
 objects = $(patsubst %.c,%.o,$(wildcard *.c))
@@ -88,7 +92,13 @@ def unescape(field):
 
 def same_names(name):
     """Names drawn at random, the same in both runs."""
-    return re.sub(rb"(^|/)(cc|st)[A-Za-z0-9]{6}(?![A-Za-z0-9])", rb"\1\2XXXXXX", name)
+    for drawn in (rb"((?:^|/)(?:cc|st))[A-Za-z0-9]{6}(?![A-Za-z0-9])",
+                  rb"(\.git/t|/tmp_(?:obj|pack|idx)_)[A-Za-z0-9]{6}(?![A-Za-z0-9])",
+                  rb"(_cacache/tmp/)(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[A-Za-z0-9]{6})",
+                  rb"(/node_modules/\.[a-z]+-)[A-Za-z0-9]{8}(?![A-Za-z0-9])",
+                  rb"(/_update-notifier-last-checked|\.json|/[0-9a-f]{60})\.[0-9]{6,}$"):
+        name = re.sub(drawn, rb"\1XXXXXX", name)
+    return name
 
 
 class Run:
@@ -203,7 +213,9 @@ def read_strace(path, first_parent):
 
 def add_call(run, pid, name, args, result):
     if name in ("clone", "fork", "vfork", "clone3"):
-        if result and result > 0:
+        flags = re.search(r"flags=(0x[0-9a-f]+|\d+)", ",".join(args))
+        thread = flags and int(flags[1], 0) & CLONE_THREAD
+        if result and result > 0 and not thread:
             run.parent[result] = pid
     elif name in ("execve", "execveat"):
         at = 0 if name == "execve" else 1
@@ -234,12 +246,34 @@ def difference(ours, truth):
             ["too many, %d times: %r" % (n, k) for k, n in extra.items()])
 
 
-def run_in(where, argv):
+# What is compared: a shell's steps after some that prepare, and how much there must be of it.
+GIT = "git -c safe.directory=* -c gc.auto=0 -c user.name=a -c user.email=a@b.c"
+WORKLOADS = {
+    "build": ("true", "exec make -j2", 40, 500),
+    "forks": ("true", "i=0; while [ $i -lt 1000 ]; do (exit $((i % 256))); /bin/true $i; i=$((i+1));"
+              " done", 2000, 1000),
+    "git": (GIT + " init -q repo && cp f0.c f1.c repo && cd repo && " + GIT + " add -A && " + GIT +
+            " commit -qm one", GIT + " clone -q --no-hardlinks repo copy && cd copy && echo >>f0.c &&"
+            " " + GIT + " status", 5, 200),
+    "npm": ("mkdir -p package && echo '{\"name\":\"small\",\"version\":\"1.0.0\"}'"
+            " >package/package.json && tar c --sort=name --mtime=@0 --owner=0 --group=0 package | gzip -n >small.tgz",
+            "npm install --offline --no-audit --no-fund --no-update-notifier --cache ./cache"
+            " --logs-max=0 ./small.tgz", 2, 200),
+    "python": ("true", "/usr/bin/python3 -B -I -c 'import json, os, subprocess, tempfile\n"
+               "for i in range(50): open(\"p%d\" % i, \"w\").write(json.dumps(i))\n"
+               "for i in range(50): os.rename(\"p%d\" % i, \"q%d\" % i); os.unlink(\"q%d\" % i)\n"
+               "subprocess.run([\"/bin/sh\", \"-c\", \"ls >/dev/null; exit 3\"])'", 3, 200),
+}
+
+
+def run_in(where, argv, prepare):
     """In a directory of the same name both times, so that the same names are asked for."""
     shutil.rmtree(where, ignore_errors=True)
     os.mkdir(where)
     make_project(where)
-    env = {"PATH": "/usr/bin:/bin", "HOME": where, "LC_ALL": "C"}
+    env = {"PATH": "/usr/bin:/bin", "HOME": where, "LC_ALL": "C",
+           "GIT_AUTHOR_DATE": "@1 +0000", "GIT_COMMITTER_DATE": "@1 +0000"}
+    subprocess.run(["/bin/sh", "-ec", prepare], cwd=where, env=env, check=True)
     done = subprocess.run(argv, cwd=where, env=env, stdin=subprocess.DEVNULL,
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120)
     if done.returncode:
@@ -247,9 +281,13 @@ def run_in(where, argv):
 
 
 def main():
-    collect_run = [os.path.abspath(sys.argv[1])] + sys.argv[2:]
-    if not all(shutil.which(p) for p in ("strace", "gcc", "make")):
-        print("1..0 # SKIP strace, gcc and make are needed")
+    collect_run = [os.path.abspath(sys.argv[1])] + [a for a in sys.argv[2:] if a == "--bpf"]
+    name = ([a for a in sys.argv[2:] if a != "--bpf"] or ["build"])[0]
+    prepare, steps, processes, calls = WORKLOADS[name]
+    work = ["/bin/sh", "-c", steps]
+    needed = ["strace", "gcc", "make"] + [name] * (name in ("git", "npm"))
+    if not all(shutil.which(p) for p in needed):
+        print("1..0 # SKIP needed: %s" % " ".join(needed))
         return 0
     able = subprocess.run(collect_run + ["/bin/true"], stderr=subprocess.PIPE)
     if "--bpf" in collect_run and able.returncode == 99:
@@ -257,10 +295,9 @@ def main():
         return 0
     with tempfile.TemporaryDirectory(prefix="kbsup-truth-") as top:
         where, ours, truth = (os.path.join(top, n) for n in ("project", "ours", "truth"))
-        run_in(where, collect_run + ["-o", ours, "/usr/bin/make", "-j2"])
+        run_in(where, collect_run + ["-o", ours] + work, prepare)
         run_in(where, [shutil.which("strace"), "-f", "-q", "-xx", "-X", "raw", "-s", "65536",
-                       "-e", "trace=" + CALLS + "," + FORKS, "-o", truth,
-                       "/usr/bin/make", "-j2"])
+                       "-e", "trace=" + CALLS + "," + FORKS, "-o", truth] + work, prepare)
         ours, truth = read_collected(ours), read_strace(truth, 1)
     print("1..4")
     bad = report(1, "%d execs with arguments and outcome" % sum(truth.execs.values()),
@@ -272,7 +309,8 @@ def main():
                   % len(truth.parent),
                   [] if same else ["ours: %r" % (ours.tree(),), "truth: %r" % (truth.tree(),)])
     bad |= report(4, "there was something to compare",
-                  [] if len(truth.parent) > 40 and sum(truth.calls.values()) > 500 else ["too little"])
+                  [] if len(truth.parent) >= processes and sum(truth.calls.values()) >= calls
+                  else ["too little: %d, %d" % (len(truth.parent), sum(truth.calls.values()))])
     return 0
 
 
