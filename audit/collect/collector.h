@@ -10,6 +10,7 @@
 #include "proc.h"
 #include "resolve.h"
 #include "sockaddr.h"
+#include "throttle.h"
 #include "traps.h"
 
 struct kb_listener {
@@ -25,7 +26,6 @@ struct kb_notify {
 	struct kb_notify_ops ops;
 	void *arg;
 	uint32_t arch;
-	bool relayed; /* connections out are not judged here */
 	int root_fd;
 	struct kb_resolver resolver;
 	struct kb_procs procs;
@@ -35,6 +35,7 @@ struct kb_notify {
 	unsigned n_execs; /* waiting for their outcome */
 	struct kb_listener *listeners;
 	bool paused, split;
+	struct kb_throttle throttle;
 	size_t request_size, response_size; /* as the kernel has them */
 	uint8_t *requests;		    /* room for a batch */
 	struct seccomp_notif_resp *response;
@@ -63,6 +64,9 @@ struct kb_seen {
 
 /* The collector cannot go on; the first reason counts. */
 void kb_collector_fail(struct kb_notify *notify, const struct kb_err *why);
+
+/* Listen or not, as pausing and throttling have it. */
+void kb_collector_listen(struct kb_notify *notify);
 
 /* read.c: the arguments of the call into seen->record, and the verdict on its paths. */
 void kb_seen_read(struct kb_seen *seen);

@@ -26,6 +26,9 @@
  * - The kernel is asked to switch between caller and collector on one CPU (SYNC_WAKE_UP, 6.6):
  *   without it most of the cost of a notification is waking the other CPU.
  *
+ * - A policy may bound the rate (`limit notify-rate`): then calls past it wait, not yet received,
+ *   and `throttle` records say when that began and ended (throttle.c).
+ *
  * If anything here fails for want of memory or descriptors the session must end: `failed` is called
  * and the unanswered callers stay where they are until their listener closes and they get ENOSYS.
  */
@@ -136,7 +139,6 @@ static void decide(struct kb_seen *seen)
 		.bundle = seen->notify->bundle,
 		.resolver = &seen->notify->resolver,
 		.caller = &seen->caller,
-		.relayed = seen->notify->relayed,
 		.probes = seen->call && seen->call->traits & KB_TRAP_PROBES,
 		.binds = seen->call && seen->call->event == KB_EVENT_BIND,
 	};
@@ -304,6 +306,7 @@ static void on_listener(int fd, unsigned events, void *arg)
 		kb_procs_reap(&notify->procs);
 	for (unsigned i = 0; i < count && !notify->failure.code; i++)
 		handle(notify, fd, request_at(notify, i));
+	kb_throttle_count(notify, count);
 	if (hangup && !more)
 		remove_listener(listener);
 	report_failure(notify);
@@ -364,7 +367,7 @@ static int start(
 			&notify->deaths, err);
 	if (r == 0)
 		r = kb_loop_timer(notify->loop, kb_exec_tick, notify, &notify->settle, err);
-	return r;
+	return r < 0 ? r : kb_throttle_init(notify, err);
 }
 
 int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *options,
@@ -384,7 +387,6 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	notify->ops = *ops;
 	notify->arg = arg;
 	notify->arch = options->arch;
-	notify->relayed = options->relayed;
 	notify->root_fd = options->root_fd;
 	notify->split = options->split;
 	notify->resolver = (struct kb_resolver){.self_fd = -1, .host_fd = -1};
@@ -401,6 +403,11 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	return 0;
 }
 
+static unsigned wanted_events(const struct kb_notify *notify)
+{
+	return notify->paused || notify->throttle.waiting ? 0 : LISTENER_EVENTS;
+}
+
 int kb_notify_add(struct kb_notify *notify, int listener, struct kb_err *err)
 {
 	struct kb_listener *l = calloc(1, sizeof(*l));
@@ -413,8 +420,8 @@ int kb_notify_add(struct kb_notify *notify, int listener, struct kb_err *err)
 	*l = (struct kb_listener){.notify = notify, .fd = listener};
 	/* Older kernels do without. */
 	ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
-	r = kb_loop_io(notify->loop, listener, notify->paused ? 0 : LISTENER_EVENTS, on_listener, l,
-		&l->source, err);
+	r = kb_loop_io(
+		notify->loop, listener, wanted_events(notify), on_listener, l, &l->source, err);
 	if (r < 0) {
 		kb_close(&l->fd);
 		free(l);
@@ -425,11 +432,16 @@ int kb_notify_add(struct kb_notify *notify, int listener, struct kb_err *err)
 	return 0;
 }
 
+void kb_collector_listen(struct kb_notify *notify)
+{
+	for (struct kb_listener *l = notify->listeners; l; l = l->next)
+		kb_source_set_events(l->source, wanted_events(notify), NULL);
+}
+
 void kb_notify_pause(struct kb_notify *notify, bool paused)
 {
 	notify->paused = paused;
-	for (struct kb_listener *l = notify->listeners; l; l = l->next)
-		kb_source_set_events(l->source, paused ? 0 : LISTENER_EVENTS, NULL);
+	kb_collector_listen(notify);
 }
 
 /* Whoever is left was ended with the session; what is known of them is said. */
@@ -452,6 +464,7 @@ void kb_notify_destroy(struct kb_notify *notify)
 		remove_listener(notify->listeners);
 	if (notify->procs.buckets && notify->procs.epoll_fd >= 0)
 		report_rest(notify);
+	kb_throttle_finish(notify);
 	kb_source_destroy(notify->deaths);
 	kb_source_destroy(notify->settle);
 	kb_procs_finish(&notify->procs);

@@ -180,6 +180,14 @@ static int limit_disk(
 	return kb_lines_add(&s->limits, err, "%s of private files", size_text(value, text));
 }
 
+/* Lane notify keeps it; see kb_notify_create(). */
+static int limit_notify_rate(
+	struct kb_setup *s, const struct kb_setup_options *o, uint64_t value, struct kb_err *err)
+{
+	return kb_lines_add(&s->limits, err, "%llu calls a second through lane notify",
+		(unsigned long long)value);
+}
+
 static int (*const limit_rows[KB_LIMIT_MAX_])(struct kb_setup *s, const struct kb_setup_options *o,
 	uint64_t value, struct kb_err *err) = {
 	[KB_LIMIT_MEMORY] = limit_memory,
@@ -188,6 +196,7 @@ static int (*const limit_rows[KB_LIMIT_MAX_])(struct kb_setup *s, const struct k
 	[KB_LIMIT_TIME] = limit_time,
 	[KB_LIMIT_OPEN_FILES] = limit_open_files,
 	[KB_LIMIT_DISK] = limit_disk,
+	[KB_LIMIT_NOTIFY] = limit_notify_rate,
 };
 
 /* The tightest of several limits of one kind. */
