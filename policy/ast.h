@@ -71,6 +71,7 @@ enum kb_stmt_kind {
 	KB_STMT_GROUPS,
 	KB_STMT_SECRET,
 	KB_STMT_LET,
+	KB_STMT_HOSTS,
 	KB_STMT_KINDS,
 };
 
@@ -323,6 +324,9 @@ const char *kb_option_home(const struct kb_policy_options *opts);
 const char *kb_option_workspace(const struct kb_policy_options *opts);
 /* Put the values of `let` variables in place of their names, in every operand of the policy. */
 int kb_vars_apply(struct kb_policy *policy, struct kb_diags *diags);
+/* Put the hosts of @groups in place of their names, in net rules and in tests. */
+int kb_hosts_apply(
+	struct kb_policy *policy, const struct kb_policy_options *opts, struct kb_diags *diags);
 /* Only ${NAME} expanded. */
 const char *kb_text_expand(const struct kb_operand *op, const struct kb_policy_options *opts,
 	struct kb_arena *arena, struct kb_diags *diags);

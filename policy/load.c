@@ -312,6 +312,8 @@ static int finish(struct loader *ld, struct kb_err *err)
 		r = flatten(ld, err);
 	if (r >= 0 && kb_vars_apply(policy, ld->diags) < 0)
 		r = kb_err_nomem(err);
+	if (r >= 0 && kb_hosts_apply(policy, ld->opts, ld->diags) < 0)
+		r = kb_err_nomem(err);
 	if (r >= 0 && !kb_diags_errors(ld->diags))
 		r = kb_check(policy, ld->opts, ld->diags, err);
 	return r >= 0 && kb_diags_errors(ld->diags) ? kb_diags_err(ld->diags, KB_ERR_INVALID, err)

@@ -397,6 +397,21 @@ static int parse_let(struct kb_parser *ps, struct kb_stmt *stmt)
 	return r ? r : kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
 }
 
+/* hosts @NAME "host:port" … */
+static int parse_hosts(struct kb_parser *ps, struct kb_stmt *stmt)
+{
+	int r;
+
+	if (kb_parse_peek(ps)->kind != KB_TOK_WORD || kb_parse_peek(ps)->text[0] != '@')
+		return kb_parse_fail(ps, "the name of a group, like @mirror");
+	r = kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
+	if (!r && kb_parse_peek(ps)->kind != KB_TOK_STRING)
+		return kb_parse_fail(ps, "a host in quotes, like \"mirror.example.com:443\"");
+	while (!r && kb_parse_peek(ps)->kind == KB_TOK_STRING)
+		r = kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
+	return r;
+}
+
 static int parse_groups(struct kb_parser *ps, struct kb_stmt *stmt)
 {
 	return kb_parse_peek(ps)->kind == KB_TOK_WORD
@@ -445,9 +460,10 @@ static const struct stmt_spec specs[] = {
 	{"default", KB_STMT_DEFAULT, NULL, 0, MOD_COMMON, parse_default},
 	{"workspace", KB_STMT_WORKSPACE, VERBS(workspace_verbs), MOD_COMMON | MOD_OPTIONAL,
 		parse_workspace},
-	{"net", KB_STMT_NET, VERBS(net_verbs), MOD_COMMON, kb_parse_net},
+	{"net", KB_STMT_NET, VERBS(net_verbs), MOD_COMMON | MOD_OPTIONAL, kb_parse_net},
 	{"secret", KB_STMT_SECRET, NULL, 0, MOD_REASON | MOD_OVERRIDE, kb_parse_secret},
 	{"let", KB_STMT_LET, NULL, 0, 0, parse_let},
+	{"hosts", KB_STMT_HOSTS, NULL, 0, 0, parse_hosts},
 	{"groups", KB_STMT_GROUPS, NULL, 0, 0, parse_groups},
 };
 

@@ -65,7 +65,15 @@ struct kb_policy_options {
 	/* Absolute paths of the machine that the session's command is made of: read and run, as if
 	 * the policy said so. NULL-terminated; may be NULL */
 	const char *const *programs;
+	/* The hosts of a @group, "host:port", NULL-terminated, to live as long as the options; NULL
+	 * with *ret_why: how to make them known, or NULL when there is no such group. May be NULL
+	 * itself: each kind then stands for one name that never resolves. */
+	const char *const *(*find_hosts)(void *arg, const char *group, const char **ret_why);
+	void *find_hosts_arg;
 };
+
+/* The kinds of hosts that are looked up for every user, "@npm-registry" …; NULL past the last. */
+const char *kb_host_kind(size_t i);
 
 struct kb_policy;
 /* name_or_file: a path (has a '/' or ends in .policy) or the name of a policy or preset. Returns

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "policies.h"
+#include "registry.h"
 #include "supervisor/base/str.h"
 #include "verbs.h"
 
@@ -167,20 +168,66 @@ const struct kb_command kb_cmd_policy_test = {
 
 /* ---- groups ---------------------------------------------------------------------------------- */
 
+static void print_hosts(const char *group, const char *const *hosts, const char *from)
+{
+	printf("%-15s", group);
+	for (; hosts && *hosts; hosts++)
+		printf(" %s", *hosts);
+	printf(*from ? "   (%s)\n" : " cannot be told here\n", from);
+}
+
+static json_t *json_hosts(const char *group, const char *const *hosts, const char *from)
+{
+	json_t *list = json_array();
+
+	for (; hosts && *hosts; hosts++)
+		json_array_append_new(list, json_string(*hosts));
+	return json_pack("{s:s, s:o, s:o}", "group", group, "hosts", list, "from",
+		kb_json_of(from, strlen(from)));
+}
+
+/* The groups of system calls are kbsup's own; those of hosts are this user's. */
 static int run_groups(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
+	struct kb_registries registries KB_CLEANUP(kb_registries_finish) = {0};
 	struct kb_buf out KB_BUF_CLEANUP;
-	int r;
+	json_t *all = NULL, *list = json_array();
+	const char *group, *why;
+	struct kb_dirs dirs;
+	int r = kb_dirs_find(&dirs, err);
 
 	kb_buf_init(&out, ANSWER_MAX);
-	r = kb_groups_show(cli->json, &out, err);
-	return r < 0 ? r : print(&out, KB_EXIT_OK);
+	if (r == 0)
+		r = kb_groups_show(cli->json, &out, err);
+	if (r >= 0) {
+		kb_registries_init(&registries, &dirs);
+		if (!cli->json)
+			r = print(&out, KB_EXIT_OK);
+		else
+			all = json_loadb(
+				(const char *)kb_buf_data(&out), kb_buf_len(&out), 0, NULL);
+	}
+	for (size_t i = 0; r >= 0 && (group = kb_host_kind(i)); i++) {
+		const char *const *hosts = kb_registries_find(&registries, group, &why);
+		const char *from = kb_registries_from(&registries, group);
+
+		if (cli->json)
+			json_array_append_new(list, json_hosts(group, hosts, from));
+		else
+			print_hosts(group, hosts, from);
+	}
+	if (!all) {
+		json_decref(list);
+		return r;
+	}
+	json_object_set_new(all, "hosts", list);
+	return kb_json_print(cli, all, err);
 }
 
 const struct kb_command kb_cmd_policy_groups = {
 	.name = "policy groups",
 	.group = KB_GROUP_POLICIES,
-	.summary = "List the @groups of system calls",
+	.summary = "List the @groups of system calls and of hosts",
 	.json = true,
 	.man = "kbsup-policy",
 	.run = run_groups,

@@ -12,6 +12,7 @@
 #include "profile.h"
 #include "program.h"
 #include "pump.h"
+#include "registry.h"
 #include "start.h"
 #include "supervisor/base/str.h"
 #include "term.h"
@@ -34,6 +35,7 @@ struct run {
 	struct kb_buf encoded;
 	struct kb_environment env;
 	struct kb_program_needs needs;
+	struct kb_registries registries;
 	char *context;
 	char tighten[PATH_MAX]; /* the workspace's own policy; empty: none */
 	char workspace[PATH_MAX], rootfs[PATH_MAX], cwd[PATH_MAX];
@@ -52,6 +54,7 @@ static void finish(struct run *run)
 	kb_buf_finish(&run->encoded);
 	kb_environment_finish(&run->env);
 	kb_program_needs_finish(&run->needs);
+	kb_registries_finish(&run->registries);
 	free(run->context);
 }
 
@@ -122,6 +125,9 @@ static int find_places(struct run *run, struct kb_err *err)
 	if (r < 0)
 		return r;
 	find_cwd(run);
+	kb_registries_init(&run->registries, dirs);
+	run->policies.options.find_hosts = kb_registries_find;
+	run->policies.options.find_hosts_arg = &run->registries;
 	run->policies.options.workspace = run->workspace;
 	run->request.workspace = run->workspace;
 	run->request.home = dirs->home;

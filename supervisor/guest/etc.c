@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "supervisor/base/egress.h"
@@ -50,6 +51,17 @@ static char *make_hostname(const struct kb_rootfs_spec *s)
 	return kb_asprintf("%s\n", s->hostname);
 }
 
+/* An identity of this session's own: the machine's would tell one user's sessions together. */
+static char *make_machine_id(const struct kb_rootfs_spec *s)
+{
+	uint64_t id[2];
+
+	if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+		return NULL;
+	return kb_asprintf(
+		"%016llx%016llx\n", (unsigned long long)id[0], (unsigned long long)id[1]);
+}
+
 static char *make_resolv(const struct kb_rootfs_spec *s)
 {
 	if (!s->network)
@@ -75,6 +87,7 @@ static const struct {
 	{"etc/group", make_group},
 	{"etc/hosts", make_hosts},
 	{"etc/hostname", make_hostname},
+	{"etc/machine-id", make_machine_id},
 	{"etc/resolv.conf", make_resolv},
 	{"etc/nsswitch.conf", make_nsswitch},
 	{&KB_ROOTFS_FACTS[1], make_facts},

@@ -125,6 +125,36 @@ odd_workspace_policy() {
     rm "$WS/.kbsup.policy"
 }
 
+groups_come_from_the_user() {
+    rm -f "$WS/.kbsup.policy"
+    printf 'registry=https://npm.mine.example:8443/x\n' >"$HOME/.npmrc"
+    printf 'registry=https://evil.example/\n' >"$WS/.npmrc"
+    run kbsup policy groups --json
+    expect_status 0
+    expect_equal "$(json '[h["hosts"] + [h["from"]] for h in d["hosts"] if h["group"] == "@npm-registry"]' <"$WORK/stdout")" \
+        "['npm.mine.example:8443', '$HOME/.npmrc']"
+    run kbsup policy groups
+    expect_out 'npm.mine.example:8443'
+    case $out in *evil*) fail "the workspace's file was asked" ;; esac
+    rm "$HOME/.npmrc" "$WS/.npmrc"
+}
+
+unknown_hosts_refuse() {
+    printf 'policy p version 1 extends shell {\n    net connect tcp @cargo-registry\n}\n' >"$WORK/p.policy"
+    session --policy "$WORK/p.policy" -- true
+    [ "$status" != 0 ] || fail 'a group without hosts was accepted'
+    expect_err 'p.policy:2:'
+    expect_err 'hosts @cargo-registry'
+    sed -i 's/@cargo-registry$/@cargo-registry if-available/' "$WORK/p.policy"
+    session --policy "$WORK/p.policy" -- true
+    expect_status 0
+    sed -i 's/.*cargo.*/    net deny @cargo-registry if-available/' "$WORK/p.policy"
+    session --policy "$WORK/p.policy" -- true
+    [ "$status" != 0 ] || fail 'a deny that covers nobody was accepted'
+}
+
+tap 'groups of hosts come from the files of the user, not of the workspace' groups_come_from_the_user
+tap 'hosts that cannot be told refuse the session, with the remedy' unknown_hosts_refuse
 tap 'a program under a prefix in the home directory is found and runs' program_is_found
 tap 'of its prefix only bin and lib are there, read-only' only_its_places_are_there
 tap 'a program that is not installed is an error with the way to install it' missing_program_names_the_remedy
