@@ -1,5 +1,5 @@
 /* `audit stats`: what the store holds, what it costs, what was lost; for one session also what
- * kinds of records it is made of and which processes were the busiest. */
+ * kinds of records it is made of and which processes were the busiest and ran longest. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -49,13 +49,29 @@ static double ratio(uint64_t a, double b)
 
 /* ---- One session ----------------------------------------------------------------------------- */
 
-/* Indices of the processes with most records, the busiest first. */
-static uint32_t busiest(const struct kb_digest *d, uint32_t ret[BUSIEST])
+typedef uint64_t (*rank_fn)(const struct kb_digest *d, uint32_t i);
+
+static uint64_t records_of(const struct kb_digest *d, uint32_t i)
+{
+	return d->nodes[i].records;
+}
+
+/* From its first record to its exit; to the session's last record while it runs. */
+static uint64_t lasted(const struct kb_digest *d, uint32_t i)
+{
+	const struct kb_process *proc = d->nodes[i].proc;
+	uint64_t end = proc->exited ? proc->ended : d->last_time;
+
+	return end > proc->started ? end - proc->started : 0;
+}
+
+/* Indices of the processes that rank highest, the first first. */
+static uint32_t highest(const struct kb_digest *d, rank_fn rank, uint32_t ret[BUSIEST])
 {
 	uint32_t n = 0, at;
 
 	for (uint32_t i = 0; i < d->n_nodes; i++) {
-		for (at = n; at > 0 && d->nodes[ret[at - 1]].records < d->nodes[i].records; at--)
+		for (at = n; at > 0 && rank(d, ret[at - 1]) < rank(d, i); at--)
 			if (at < BUSIEST)
 				ret[at] = ret[at - 1];
 		if (at < BUSIEST) {
@@ -66,10 +82,27 @@ static uint32_t busiest(const struct kb_digest *d, uint32_t ret[BUSIEST])
 	return n;
 }
 
+static int put_longest(struct kb_buf *line, const struct kb_digest *d, struct kb_err *err)
+{
+	uint32_t list[BUSIEST], n = highest(d, lasted, list);
+	char duration[KB_WHEN_MAX];
+	int r = n ? kb_buf_puts(line, "longest processes\n", err) : 0;
+
+	for (uint32_t i = 0; i < n && r == 0; i++) {
+		kb_duration_format(lasted(d, list[i]), duration);
+		r = kb_buf_printf(line, err, "  %10s  ", duration);
+		if (r == 0)
+			r = kb_text_proc(line, d->nodes[list[i]].proc, 3, err);
+		if (r == 0)
+			r = kb_buf_puts(line, "\n", err);
+	}
+	return r;
+}
+
 static int put_session_text(
 	const struct kb_view *view, const struct kb_digest *d, struct kb_err *err)
 {
-	uint32_t list[BUSIEST], n = busiest(d, list);
+	uint32_t list[BUSIEST], n = highest(d, records_of, list);
 	char count[KB_COUNT_MAX];
 	KB_BUF_CLEANUP struct kb_buf line;
 	int r = 0;
@@ -89,30 +122,44 @@ static int put_session_text(
 		if (r == 0)
 			r = kb_buf_puts(&line, "\n", err);
 	}
+	if (r == 0)
+		r = put_longest(&line, d, err);
 	return r == 0 ? kb_text_flush(&line, view, err) : r;
 }
 
-static bool add_session_json(json_t *doc, const struct kb_digest *d)
+static json_t *processes_json(const struct kb_digest *d, rank_fn rank)
 {
-	uint32_t list[BUSIEST], n = busiest(d, list);
-	json_t *events = json_object(), *processes = json_array();
-	bool ok = events && processes;
+	uint32_t list[BUSIEST], n = highest(d, rank, list);
+	json_t *processes = json_array();
+	bool ok = processes;
 
-	for (unsigned i = 1; i < KB_EVENT_MAX_ && ok; i++)
-		ok = !d->by_event[i] || kb_json_number(events, kb_event_name(i), d->by_event[i]);
 	for (uint32_t i = 0; i < n && ok; i++) {
 		json_t *o = json_object();
 
 		ok = o && kb_json_number(o, "pid", d->nodes[list[i]].proc->pid) &&
 		     kb_json_bytes(o, "comm", kb_process_comm(d->nodes[list[i]].proc)) &&
 		     kb_json_number(o, "records", d->nodes[list[i]].records) &&
+		     kb_json_number(o, "lasted_ns", lasted(d, list[i])) &&
 		     json_array_append(processes, o) == 0;
 		json_decref(o);
 	}
-	ok = ok && json_object_set(doc, "events", events) == 0 &&
-	     json_object_set(doc, "busiest", processes) == 0;
-	json_decref(events);
+	if (ok)
+		return processes;
 	json_decref(processes);
+	return NULL;
+}
+
+static bool add_session_json(json_t *doc, const struct kb_digest *d)
+{
+	json_t *events = json_object();
+	bool ok = events;
+
+	for (unsigned i = 1; i < KB_EVENT_MAX_ && ok; i++)
+		ok = !d->by_event[i] || kb_json_number(events, kb_event_name(i), d->by_event[i]);
+	ok = ok && json_object_set(doc, "events", events) == 0 &&
+	     json_object_set_new(doc, "busiest", processes_json(d, records_of)) == 0 &&
+	     json_object_set_new(doc, "longest", processes_json(d, lasted)) == 0;
+	json_decref(events);
 	return ok;
 }
 

@@ -139,7 +139,7 @@ const struct kb_command kb_cmd_audit_query = {
 		 "= != < <= > >= ~ in and or not ( ).",
 	.options = query_options,
 	.operands = {{.name = "S", .max = 1, .kind = KB_KIND_RECORDED},
-		{.name = "EXPR", .max = KB_MANY}},
+		{.name = "EXPR", .max = KB_MANY, .kind = KB_KIND_EXPR}},
 	.json = true,
 	.man = "kbsup-audit",
 	.run = run_query,

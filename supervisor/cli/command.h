@@ -28,6 +28,7 @@ enum kb_kind {
 	KB_KIND_WORD,	 /* one of `words` */
 	KB_KIND_COUNT,	 /* a whole number */
 	KB_KIND_ENV,	 /* K or K=V */
+	KB_KIND_EXPR,	 /* a word of an audit expression: begins with a field */
 	KB_KIND_VERB,	 /* a command of kbsup */
 	KB_KIND_COMMAND, /* a program and its arguments */
 };

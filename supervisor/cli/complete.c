@@ -2,6 +2,7 @@
  * a word about it. Never starts a supervisor and never complains: a shell is waiting. */
 #include <string.h>
 
+#include "audit/audit.h"
 #include "completion.h"
 #include "connect.h"
 #include "policies.h"
@@ -47,6 +48,15 @@ static void print_sessions(bool ended)
 		puts("all\tevery session");
 }
 
+static void print_fields(void)
+{
+	size_t n;
+	const char *const *names = kb_query_fields(&n);
+
+	for (size_t i = 0; i < n; i++)
+		printf("%s\tfield\n", names[i]);
+}
+
 static void print_machine(const struct kb_vm_info *info, void *arg)
 {
 	printf("%s\t%s\n", info->name, kb_vm_state_name(info->state));
@@ -68,6 +78,8 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 		print_sessions(!strcmp(kind, "recorded"));
 	else if (!strcmp(kind, "machine"))
 		print_machines(cli);
+	else if (!strcmp(kind, "field"))
+		print_fields();
 	else
 		print_policies();
 	return KB_EXIT_OK;
@@ -81,7 +93,7 @@ const struct kb_command kb_cmd_complete = {
 		.min = 1,
 		.max = 1,
 		.kind = KB_KIND_WORD,
-		.words = "session|recorded|agent|policy|machine"}},
+		.words = "session|recorded|agent|policy|machine|field"}},
 	.hidden = true,
 	.run = run,
 };

@@ -18,6 +18,8 @@ const char *kb_completion_live(enum kb_kind kind)
 		return "agent";
 	case KB_KIND_POLICY:
 		return "policy";
+	case KB_KIND_EXPR:
+		return "field";
 	default:
 		return NULL;
 	}

@@ -1,11 +1,16 @@
 """The audit store against SQLite with equal indexes and ripgrep over the strace text, on the records of
-a real build (a compiler run under strace, read by the importer, repeated until there are enough).
+a real build (a compiler run under strace, read by the importer, repeated until there are enough), and
+ausearch over the same calls in the audit daemon's own log format, with what that format can say.
+
+Ingest commits as role store does under load, every 20 ms; the row below shows a commit for every 1,000
+records, which measures the disk.
 
 usage: store.py STORE_KBSUP STORE_SQLITE|- SOURCE_ROOT
 KB_BENCH_RECORDS: how many records (1,000,000); KB_BENCH_ROUNDS: how often (3).
 """
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -18,6 +23,7 @@ CALLS = ("execve,execveat,openat,open,creat,unlink,unlinkat,rename,renameat,rena
 ROWS = (("pack", "packing, records/s of CPU", "{:,.0f}"),
         ("store_cpu", "ingest, records/s of CPU", "{:,.0f}"),
         ("store_wall", "ingest, records/s of wall clock", "{:,.0f}"),
+        ("each_wall", "  the same, a commit each 1,000", "{:,.0f}"),
         ("bytes", "bytes a record, indexes included", "{:,.1f}"),
         ("verify", "verify, records/s", "{:,.0f}"),
         ("scan", "full scan, records/s", "{:,.0f}"),
@@ -39,13 +45,70 @@ def trace(root, work):
     return log
 
 
-def contender(program, log, records, place):
+def load(program, log, records, place, commit_ms):
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(place)
-    out = subprocess.run([program, log, str(records), os.path.join(place, "store"), "1000"],
+    out = subprocess.run([program, log, str(records), os.path.join(place, "store"), "1000", commit_ms],
                          check=True, stdout=subprocess.PIPE).stdout
     shutil.rmtree(place)
     return json.loads(out)
+
+
+def contender(program, log, records, place):
+    result = load(program, log, records, place, "20")
+    result["each_wall"] = load(program, log, max(1000, records // 10), place, "0")["store_wall"]
+    return result
+
+
+def first_answers(questions, bytes_a_record):
+    """How long each command takes to its first line, or to saying that there is none."""
+    result = {"bytes": bytes_a_record}
+    for name, argv in questions:
+        started = time.perf_counter()
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as p:
+            p.stdout.readline()
+            result[name] = (time.perf_counter() - started) * 1e3
+            p.kill()
+    return result
+
+
+AUSEARCH_RECORDS = 20000  # it reads some thousand a second, and all of them for most questions
+
+CALL = re.compile(r'^(\d+) +(\d+)\.(\d+) (\w+)\(.*?"([^"]*)".* = (-?\d+)')
+NUMBERS = {"execve": 59, "openat": 257, "unlink": 87, "unlinkat": 263, "rename": 82, "mkdir": 83,
+           "chmod": 90}
+
+
+def audit_lines(log):
+    """The calls of a strace log as pairs of SYSCALL and PATH records. No host name, no rule and no
+    policy decision has a place in them, and ausearch has no index: it reads what there is."""
+    with open(log, encoding="utf-8", errors="replace") as f:
+        for line in f:
+            m = CALL.match(line)
+            if not m or m[4] not in NUMBERS:
+                continue
+            yield (m[2], m[3][:3],
+                   'arch=c000003e syscall=%d success=%s exit=%s ppid=1 pid=%s auid=0 uid=0 tty=(none) '
+                   'ses=1 comm="cc" exe="/usr/bin/cc" key=(null)'
+                   % (NUMBERS[m[4]], "no" if m[6].startswith("-") else "yes", m[6], m[1]), m[5])
+
+
+def ausearch(log, work):
+    text = os.path.join(work, "audit.log")
+    one, serial = list(audit_lines(log)), 0
+    with open(text, "w", encoding="utf-8") as f:
+        while one and serial < AUSEARCH_RECORDS:
+            for seconds, ms, call, path in one:
+                serial += 1
+                f.write("type=SYSCALL msg=audit(%s.%s:%d): %s\ntype=PATH msg=audit(%s.%s:%d): item=0 "
+                        'name="%s" inode=1 dev=fe:01 mode=0100644 nametype=NORMAL\n'
+                        % (seconds, ms, serial, call, seconds, ms, serial, path))
+    questions = [(name, ["ausearch", "-if", text, "--just-one"] + argv) for name, argv in (
+        ("path_ms", ["-f", "/home/424242/"]), ("pid_ms", ["-p", "424242"]),
+        ("denied_ms", ["-m", "AVC"]), ("exe_ms", ["-x", "/usr/bin/nothing"]))]
+    result = first_answers(questions, os.path.getsize(text) / max(1, serial))
+    os.unlink(text)
+    return result
 
 
 def ripgrep(log, records, work):
@@ -82,18 +145,20 @@ def main():
                 runs.append(("SQLite", lambda: contender(sqlite, log, records, work + "/s")))
             if shutil.which("rg"):
                 runs.append(("ripgrep", lambda: ripgrep(log, records, work)))
+            if shutil.which("ausearch"):
+                runs.append(("ausearch (%d)" % AUSEARCH_RECORDS, lambda: ausearch(log, work)))
             for name, run in runs:
                 results.setdefault(name, []).append(run())
     finally:
         shutil.rmtree(work)
-    print("%s records, 1,000 a commit, median of %d" % (format(records, ","), rounds))
-    print("%-38s" % "" + "".join("%16s" % name for name in results))
+    print("%s records, 1,000 a block, median of %d" % (format(records, ","), rounds))
+    print("%-38s" % "" + "".join("%18s" % name for name in results))
     for key, title, form in ROWS:
         cells = []
         for name in results:
             values = [r[key] for r in results[name] if key in r]
             cells.append(form.format(statistics.median(values)) if values else "-")
-        print("%-38s" % title + "".join("%16s" % c for c in cells))
+        print("%-38s" % title + "".join("%18s" % c for c in cells))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 /* The store under the load of store_load.c: one JSON document of figures.
- * usage: store_kbsup STRACE-LOG RECORDS DIR [RECORDS-A-COMMIT] */
+ * usage: store_kbsup STRACE-LOG RECORDS DIR [RECORDS-A-BLOCK [COMMIT-MS]]
+ * COMMIT-MS 0: a commit for each block; else one as soon as the last is so long ago, or 256 blocks,
+ * which is what role store does under load. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,9 +49,27 @@ static void begin(struct kb_store *store, uint8_t id[KB_ULID_SIZE])
 	must(kb_store_session_begin(store, data, kb__session_meta__pack(&meta, data), &err), &err);
 }
 
+#define COMMIT_BLOCKS 256u
+
+struct pace {
+	uint32_t per_block;
+	double commit; /* seconds; 0: after each block */
+	double last;
+	unsigned blocks; /* since then */
+};
+
+static bool commit_is_due(struct pace *pace)
+{
+	pace->blocks++;
+	if (pace->commit > 0 && pace->blocks < COMMIT_BLOCKS && wall() - pace->last < pace->commit)
+		return false;
+	pace->blocks = 0;
+	return true;
+}
+
 /* Returns how many seconds of packing (the collector's side) are in the CPU time. */
 static double ingest(struct kb_store *store, const uint8_t *id, struct load *load, uint64_t n,
-	uint32_t per_commit, double *ret_storing)
+	struct pace *pace, double *ret_storing)
 {
 	struct kb_block block;
 	struct kb_err err;
@@ -62,7 +82,7 @@ static double ingest(struct kb_store *store, const uint8_t *id, struct load *loa
 	while (done < n) {
 		at = cpu();
 		kb_block_reset(&block);
-		while (block.count < per_commit && done + block.count < n) {
+		while (block.count < pace->per_block && done + block.count < n) {
 			if (kb_block_add(&block, load_record(load, i, round), &err) < 0)
 				break;
 			if (++i == load_size(load)) {
@@ -75,11 +95,17 @@ static double ingest(struct kb_store *store, const uint8_t *id, struct load *loa
 		must(kb_store_append(
 			     store, id, seq, kb_buf_data(&block.buf), kb_buf_len(&block.buf), &err),
 			&err);
-		must(kb_store_commit(store, &err), &err);
+		if (commit_is_due(pace)) {
+			must(kb_store_commit(store, &err), &err);
+			pace->last = wall();
+		}
 		*ret_storing += wall() - at;
 		seq += block.count;
 		done += block.count;
 	}
+	at = wall();
+	must(kb_store_commit(store, &err), &err);
+	*ret_storing += wall() - at;
 	kb_block_finish(&block);
 	return packing;
 }
@@ -134,7 +160,8 @@ static const struct {
 int main(int argc, char **argv)
 {
 	uint64_t n = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000000, middle;
-	uint32_t per_commit = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 1000;
+	struct pace pace = {.per_block = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 1000,
+		.commit = argc > 5 ? strtod(argv[5], NULL) / 1e3 : 0};
 	struct load *load = load_read(argv[1]);
 	KB_FREE char *data = kb_asprintf("%s/data.mdb", argv[3]);
 	struct kb_session_end end = {.complete = true};
@@ -149,7 +176,7 @@ int main(int argc, char **argv)
 	must(kb_store_open(argv[3], &store, &err), &err);
 	begin(store, id);
 	at = cpu();
-	packing = ingest(store, id, load, n, per_commit, &storing);
+	packing = ingest(store, id, load, n, &pace, &storing);
 	at = cpu() - at - packing;
 	must(kb_store_session_finish(store, id, &end, &err), &err);
 	must(kb_store_commit(store, &err), &err);

@@ -96,7 +96,9 @@ int main(int argc, char **argv)
 	uint64_t n = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000000, round = 0, middle;
 	uint64_t per_commit = argc > 4 ? strtoull(argv[4], NULL, 10) : 1000;
 	struct load *load = load_read(argv[1]);
+	double commit = argc > 5 ? strtod(argv[5], NULL) / 1e3 : 0, last = 0;
 	double at_cpu, at_wall, at;
+	bool open = false;
 	char where[256];
 	sqlite3_stmt *s;
 	struct stat st;
@@ -119,15 +121,20 @@ int main(int argc, char **argv)
 	at_cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID);
 	at_wall = clock_of(CLOCK_MONOTONIC);
 	for (uint64_t seq = 1; seq <= n; seq++) {
-		if (seq % per_commit == 1)
+		if (!open)
 			sql(db, "begin");
+		open = true;
 		insert(s, seq, load_record(load, i, round));
 		if (++i == load_size(load)) {
 			i = 0;
 			round++;
 		}
-		if (seq % per_commit == 0 || seq == n)
-			sql(db, "commit");
+		if (seq != n &&
+			(seq % per_commit != 0 || clock_of(CLOCK_MONOTONIC) - last < commit))
+			continue;
+		sql(db, "commit");
+		open = false;
+		last = clock_of(CLOCK_MONOTONIC);
 	}
 	sqlite3_finalize(s);
 	at_cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID) - at_cpu;

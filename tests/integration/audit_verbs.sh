@@ -28,6 +28,7 @@ asked_by_people() {
     expect_out 'denied E' # EACCES or ENOENT, as the lane has it
     run kbsup audit stats last
     expect_out 'busiest processes'
+    expect_out 'longest processes'
     run kbsup audit query last 'event = unlink and path ~ "**/kept"'
     expect_out 'rm('
     run kbsup audit report --format md
@@ -39,6 +40,7 @@ asked_by_programs() {
     holds "all(r['decision'] == 'denied' and r['rule'].startswith('base.policy:') for r in L) and len(L) >= 1"
     run kbsup audit stats last --json
     holds "d['sessions'] == 1 and d['denials'] >= 1 and d['events']['unlink'] >= 1"
+    holds "[p['lasted_ns'] for p in d['longest']] == sorted((p['lasted_ns'] for p in d['longest']), reverse=True) and d['longest'][0]['lasted_ns'] > 0"
     run kbsup audit timeline last --json
     holds "len(L) > 5 and all('offset_ms' in r for r in L)"
     run kbsup audit tree last --json

@@ -31,6 +31,8 @@ bash_offers() {
     expect_equal "$(offered_by_bash policy compile --emit = d)" disasm
     expect_equal "$(offered_by_bash completion '')" 'bash fish zsh'
     expect_equal "$(offered_by_bash audit tree '')" 'all last'
+    expect_equal "$(offered_by_bash audit query last deci)" decision
+    expect_equal "$(offered_by_bash audit query last event = open and pa)" 'path path2'
     expect_equal "$(offered_by_bash run -- mkdi | tr ' ' '\n' | grep -x mkdir | head -1)" mkdir
     mkdir "$WS/sub"
     touch "$WS/one.policy" "$WS/two.txt"
