@@ -502,6 +502,8 @@ int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm
 
 	if (r == 0)
 		r = kb_machine_claim(vm, spec->name, &m, err);
+	if (r == 0)
+		r = kb_machine_refuse_remote(&m, err);
 	/* Nobody but us works on it, so an unfinished one is an interrupted creation. */
 	if (r == 0 && m.json && !json_is_true(json_object_get(m.json, "ready"))) {
 		kb_op_progress(

@@ -138,7 +138,13 @@ int kb_vm_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 	struct kb_machine m KB_CLEANUP(kb_machine_finish) = {.lock = -1};
 	int r;
 
-	if ((r = kb_machine_lock(vm, name, &m, err)) < 0 || (r = kb_machine_remove(&m, err)) < 0)
+	if ((r = kb_machine_claim(vm, name, &m, err)) < 0)
+		return r;
+	if (!m.json) {
+		kb_machine_finish(&m);
+		return kb_machine_lock(vm, name, &m, err); /* says so */
+	}
+	if ((r = kb_machine_remove(&m, err)) < 0)
 		return r;
 	kb_machine_finish(&m);
 	if ((r = kb_vmctl_collect_garbage(vm, err)) < 0)
@@ -350,6 +356,8 @@ int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX
 		(r = kb_buf_printf(&line, err, "%s.kbsup ", name)) < 0 ||
 		(r = kb_buf_append(&line, kb_buf_data(&key), kb_buf_len(&key), err)) < 0)
 		return r;
+	if (kb_machine_is_remote(json))
+		snprintf(ret_key, PATH_MAX, "%s", kb_json_str(json, "key", ""));
 	return kb_file_write_atomic(ret_known, kb_buf_data(&line), kb_buf_len(&line), 0600, err);
 }
 

@@ -30,6 +30,7 @@ static const char *const state_names[KB_VM_STATE_MAX_] = {
 	[KB_VM_PANICKED] = "panicked",
 	[KB_VM_CRASHED] = "crashed",
 	[KB_VM_HUNG] = "hung",
+	[KB_VM_REMOTE] = "remote",
 };
 
 const char *kb_vm_state_name(enum kb_vm_state state)
@@ -182,6 +183,8 @@ int kb_machine_claim(
 		return r;
 	}
 	ret->id = kb_json_str(ret->json, "id", "");
+	if (kb_machine_is_remote(ret->json))
+		return 0;
 	return kb_base_load(vm, kb_json_str(ret->json, "base", ""),
 		(unsigned)kb_json_int(ret->json, "generation", 0), &ret->base, err);
 }
@@ -191,6 +194,8 @@ int kb_machine_lock(
 {
 	int r = kb_machine_claim(vm, name, ret, err);
 
+	if (r == 0)
+		r = kb_machine_refuse_remote(ret, err);
 	if (r < 0 || ret->json)
 		return r;
 	kb_lock_name_forget(vm, name);
@@ -277,6 +282,10 @@ int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 
 	if (r < 0)
 		return r;
+	if (kb_machine_is_remote(json)) {
+		kb_machine_remote_info(json, ret);
+		return 0;
+	}
 	*ret = (struct kb_vm_info){.state = kb_machine_state(vm, json, dir)};
 	snprintf(ret->name, sizeof(ret->name), "%s", kb_json_str(json, "name", ""));
 	snprintf(ret->id, sizeof(ret->id), "%s", kb_json_str(json, "id", ""));
@@ -292,6 +301,7 @@ int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	ret->created_ns = kb_json_int(json, "created_ns", 0);
 	ret->pid = kb_pid_of(vm, ret->id);
 	ret->ssh_port = ret->pid > 0 ? (unsigned)kb_json_int(json, "port", 0) : 0;
+	snprintf(ret->host, sizeof(ret->host), "127.0.0.1");
 	ret->host_memory = ret->pid > 0 ? process_pss(ret->pid) : 0;
 	ret->disk_bytes = kb_tree_blocks(dir) + kb_tree_blocks(path);
 	ret->disk_virtual = kb_qemu_disk_size(path);
@@ -380,8 +390,8 @@ int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], str
 
 	if (r < 0)
 		return r;
-	if (kb_pid_of(vm, id) <= 0)
-		return kb_err_set(err, KB_ERR_FAILED, "machine %s is not running", name);
+	if (kb_machine_is_remote(json) || kb_pid_of(vm, id) <= 0)
+		return kb_err_set(err, KB_ERR_FAILED, "machine %s is not running here", name);
 	if (snprintf(ret, 108, "%s/%s/console.sock", vm->run, id) >= 108)
 		return kb_err_set(err, KB_ERR_LIMIT, "a socket's path is too long");
 	return 0;
@@ -400,7 +410,7 @@ int kb_machine_remove(struct kb_machine *m, struct kb_err *err)
 	KB_CLOSE int lock = -1;
 	int r;
 
-	if ((r = kb_qemu_kill(m->vm, m->id, err)) < 0 ||
+	if ((!kb_machine_is_remote(m->json) && (r = kb_qemu_kill(m->vm, m->id, err)) < 0) ||
 		(r = kb_tmp_create(m->vm, tmp, &lock, err)) < 0 ||
 		(r = kb_vm_path(m->vm, gone, err, "%s/machine", tmp)) < 0)
 		return r;
@@ -422,7 +432,7 @@ static void note_machine(struct kb_vmctl *vm, const char *name, struct known *kn
 	const json_t *layer;
 	size_t i;
 
-	if (kb_machine_json(vm, name, &json, NULL) < 0)
+	if (kb_machine_json(vm, name, &json, NULL) < 0 || kb_machine_is_remote(json))
 		return;
 	json_object_set_new(known->ids, kb_json_str(json, "id", ""), json_true());
 	json_object_set_new(known->disks, kb_json_str(json, "disk", ""), json_true());

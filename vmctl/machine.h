@@ -23,13 +23,18 @@ void kb_machine_finish(struct kb_machine *m);
  * create). Finish *ret in any case. */
 int kb_machine_claim(
 	struct kb_vmctl *vm, const char *name, struct kb_machine *ret, struct kb_err *err);
-/* The same for a machine that must be there. */
+/* The same for a machine that must be there, and whose life is ours. */
 int kb_machine_lock(
 	struct kb_vmctl *vm, const char *name, struct kb_machine *ret, struct kb_err *err);
 int kb_machine_json(struct kb_vmctl *vm, const char *name, json_t **ret, struct kb_err *err);
 int kb_machine_save(struct kb_machine *m, struct kb_err *err);
 int kb_machine_path(
 	const struct kb_machine *m, const char *file, char ret[PATH_MAX], struct kb_err *err);
+/* driver/ssh.c */
+bool kb_machine_is_remote(const json_t *json);
+/* The life of a remote machine is not ours: an error. 0 for others, and for none. */
+int kb_machine_refuse_remote(const struct kb_machine *m, struct kb_err *err);
+void kb_machine_remote_info(const json_t *json, struct kb_vm_info *ret);
 bool kb_machine_has(const struct kb_machine *m, const char *file);
 enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const char *dir);
 /* Everything but the live figures. */

@@ -101,6 +101,7 @@ enum kb_vm_state {
 	KB_VM_PANICKED,	 /* its kernel panicked; stop or delete it */
 	KB_VM_CRASHED,	 /* QEMU ended without being told to */
 	KB_VM_HUNG,	 /* QEMU runs but does not answer; stop kills it */
+	KB_VM_REMOTE,	 /* reached over ssh; its life is not ours */
 	KB_VM_STATE_MAX_,
 };
 const char *kb_vm_state_name(enum kb_vm_state state);
@@ -122,7 +123,8 @@ struct kb_vm_info {
 	unsigned generation;
 	enum kb_vm_state state;
 	pid_t pid;	   /* of QEMU, or 0 */
-	unsigned ssh_port; /* on 127.0.0.1; 0 when it has none */
+	char host[256];	   /* where ssh_port is */
+	unsigned ssh_port; /* 0 when it has none */
 	bool isolated;
 	char bridge[16];
 	char mac[18];
@@ -171,8 +173,20 @@ int kb_vm_forward(struct kb_vmctl *vm, const char *name, unsigned host_port, uns
  * free both). For set-up and tests; agents run in sessions. */
 int kb_vm_exec(struct kb_vmctl *vm, const char *name, const char *const *argv, int timeout_ms,
 	int *ret_exit, char **ret_out, char **ret_err, struct kb_err *err);
+/* How to log in to a machine over ssh. */
+struct kb_vm_ssh {
+	char host[256];
+	unsigned port;
+	char user[KB_NAME_MAX];
+	char host_key[1024]; /* the one it must show: "ssh-ed25519 AAAA…" */
+	char key[PATH_MAX];  /* file with the private key; empty: the user's own, or an agent's */
+};
+/* Add an existing machine (driver ssh) under a name that is free. */
+int kb_vm_add(
+	struct kb_vmctl *vm, const char *name, const struct kb_vm_ssh *ssh, struct kb_err *err);
+int kb_vm_ssh(struct kb_vmctl *vm, const char *name, struct kb_vm_ssh *ret, struct kb_err *err);
 /* What an ssh client needs besides the port: the private key that opens the machine, and a file
- * with its one host key under the name M.kbsup. */
+ * with its one host key under the name M.kbsup. An added machine may have no key of its own: "". */
 int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX],
 	char ret_known[PATH_MAX], struct kb_err *err);
 /* Where to connect for the serial console, into ret (a sockaddr_un's worth). */

@@ -44,6 +44,8 @@ extern const struct kb_command kb_cmd_vm_forward;
 extern const struct kb_command kb_cmd_vm_isolate;
 extern const struct kb_command kb_cmd_vm_list;
 extern const struct kb_command kb_cmd_vm_resume;
+extern const struct kb_command kb_cmd_vm_add;
+extern const struct kb_command kb_cmd_vm_ssh;
 extern const struct kb_command kb_cmd_vm_ssh_config;
 extern const struct kb_command kb_cmd_vm_start;
 extern const struct kb_command kb_cmd_vm_status;

@@ -143,10 +143,12 @@ static void print_block(const struct kb_vm_info *info, void *arg)
 		return;
 	c->n++;
 	printf("Host %s.kbsup\n"
-	       "  HostName 127.0.0.1\n  Port %u\n  User %s\n"
-	       "  HostKeyAlias %s.kbsup\n  UserKnownHostsFile \"%s\"\n  StrictHostKeyChecking yes\n"
-	       "  IdentityFile \"%s\"\n  IdentitiesOnly yes\n",
-		info->name, info->ssh_port, info->user, info->name, known, key);
+	       "  HostName %s\n  Port %u\n  User %s\n"
+	       "  HostKeyAlias %s.kbsup\n  UserKnownHostsFile \"%s\"\n  StrictHostKeyChecking "
+	       "yes\n",
+		info->name, info->host, info->ssh_port, info->user, info->name, known);
+	if (*key)
+		printf("  IdentityFile \"%s\"\n  IdentitiesOnly yes\n", key);
 }
 
 static int run_ssh_config(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)

@@ -16,7 +16,7 @@ static json_t *info_json(const struct kb_vm_info *i)
 		(json_int_t)i->disk_virtual, "isolated", i->isolated, "memory_mib",
 		(json_int_t)i->memory_mib, "cpus", (json_int_t)i->cpus, "host_memory",
 		(json_int_t)i->host_memory, "sessions", (json_int_t)0);
-	char *address KB_FREE = kb_xprintf("127.0.0.1:%u", i->ssh_port);
+	char *address KB_FREE = kb_xprintf("%s:%u", i->host, i->ssh_port);
 
 	json_object_set_new(one, "address", i->ssh_port ? json_string(address) : json_null());
 	json_object_set_new(one, "mac", json_string(i->mac));
@@ -83,7 +83,7 @@ static void add_row(const struct kb_vm_info *i, void *arg)
 	kb_table_cell(&rows->table, KB_TONE_NONE, disk);
 	memory_cell(&rows->table, i);
 	if (i->ssh_port)
-		kb_table_cellf(&rows->table, KB_TONE_NONE, "127.0.0.1:%u", i->ssh_port);
+		kb_table_cellf(&rows->table, KB_TONE_NONE, "%s:%u", i->host, i->ssh_port);
 	else
 		kb_table_cell(&rows->table, KB_TONE_NONE, NULL);
 }
@@ -126,6 +126,11 @@ static void print_status(const struct kb_vm_info *i)
 {
 	char words[KB_WORDS_MAX], total[KB_WORDS_MAX];
 
+	if (i->state == KB_VM_REMOTE) {
+		printf("machine   %s\nstate     remote\naddress   %s:%u (ssh)\nuser      %s\n",
+			i->name, i->host, i->ssh_port, i->user);
+		return;
+	}
 	printf("machine   %s\nstate     %s\nbase      %s, generation %u\n", i->name,
 		kb_vm_state_name(i->state), i->base, i->generation);
 	kb_format_age(words, kb_now_real() - i->created_ns);

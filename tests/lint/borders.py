@@ -31,6 +31,8 @@ SHARED = {
     # The roles that kbsupd re-executes itself into, and what they are handed.
     "supervisor/link/link.h": ("supervisor/daemon",),
     "supervisor/broker/broker.h": ("supervisor/daemon",),
+    # The ssh client: shells and connections of the command line.
+    "supervisor/link/ssh.h": ("supervisor/cli",),
     # The control socket's client side.
     "supervisor/daemon/client.h": ("supervisor/cli",),
 }
