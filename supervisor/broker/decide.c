@@ -212,7 +212,7 @@ bool kb_decide_request(const char *const *http, struct kb_slice method, struct k
 		const char *space = strchr(http[i], ' ');
 		size_t len = space ? (size_t)(space - http[i]) : strlen(http[i]);
 		const char *pattern = space ? space + 1 : "/**";
-		bool any = len == 1 && http[i][0] == '*';
+		bool any = len == 3 && strncasecmp(http[i], "any", 3) == 0;
 
 		if (!any && (len != method.len || strncasecmp(http[i], method.at, len) != 0))
 			continue;

@@ -115,6 +115,8 @@ static char *remedy_of(
 	if (access && target && field(record, "path"))
 		return strcmp(access, "exec") ? kb_xprintf("fs %s \"%s\" override", access, target)
 					      : kb_xprintf("exec allow \"%s\" override", target);
+	if (target && number(record, "port") && !field(record, "path") && !strcmp(event, "connect"))
+		return kb_xprintf("net connect tcp \"%s\"", target);
 	if (!target && syscall && !strcmp(event, "syscall"))
 		return kb_xprintf("syscall %s allow override", syscall);
 	return NULL;

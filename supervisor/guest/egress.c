@@ -27,6 +27,7 @@
 #include "supervisor/guest/netns.h"
 
 #define ACCEPTS_PER_WAKE 16
+#define DROPPED_PER_WAKE 64
 #define READS_PER_WAKE	 8
 #define DNS_SLOTS	 256
 #define DNS_MAX		 4096
@@ -460,10 +461,14 @@ static void on_dropped_packet(const struct kb_dropped *packet, void *arg)
 static void on_dropped(int fd, unsigned events, void *arg)
 {
 	uint8_t bytes[8192];
-	ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
+	ssize_t n;
 
-	if (n > 0)
+	for (int i = 0; i < DROPPED_PER_WAKE; i++) {
+		n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		if (n <= 0)
+			return;
 		kb_dropped_parse(bytes, (size_t)n, on_dropped_packet, arg);
+	}
 }
 
 /* ---- The object ------------------------------------------------------------------------------ */
@@ -567,6 +572,7 @@ void kb_egress_finish(struct kb_egress *e)
 	if (e->finishing)
 		return;
 	e->finishing = true;
+	on_dropped(e->sockets.dropped, KB_IO_READ, e);
 	unwatch(e);
 	for (struct flow *f = e->flows; f; f = f->next)
 		flow_abort(f, true);

@@ -274,6 +274,7 @@ static int open_log(int *ret, struct kb_err *err)
 	const struct nfulnl_msg_config_cmd bind_command = {.command = NFULNL_CFG_CMD_BIND};
 	const struct nfulnl_msg_config_mode mode = {
 		.copy_mode = NFULNL_COPY_PACKET, .copy_range = htonl(LOG_COPY)};
+	const uint32_t at_once = htonl(1);
 	KB_CLOSE int fd =
 		socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
 	int r;
@@ -283,6 +284,8 @@ static int open_log(int *ret, struct kb_err *err)
 	r = configure_log(fd, NFULA_CFG_CMD, &bind_command, sizeof(bind_command), err);
 	if (r == 0)
 		r = configure_log(fd, NFULA_CFG_MODE, &mode, 6, err);
+	if (r == 0)
+		r = configure_log(fd, NFULA_CFG_QTHRESH, &at_once, sizeof(at_once), err);
 	if (r == 0)
 		*ret = kb_steal_fd(&fd);
 	return r;

@@ -98,6 +98,106 @@ no_rules_no_network() {
     expect_no_record 'lane = net'
 }
 
+by_port() {
+    policy 'net connect tcp "ok.test:80"'
+    netted 'curl -sS -m 20 --noproxy "*" http://ok.test:9999/ || echo cut; curl -sS -m 20 http://ok.test:9999/'
+    expect_out cut
+    expect_out 'ok.test:9999: no rule of the policy names it'
+    expect_no_record 'lane = net and event = connect and port = 9999 and decision = allowed'
+}
+
+by_address() {
+    policy 'net connect tcp "ok.test:80"'
+    netted 'for to in 93.184.215.14 10.77.0.10 169.254.169.254 [2606:4700::14] 198.18.0.9; do
+                curl -sS -m 20 --noproxy "*" "http://$to/" 2>/dev/null && echo "reached $to"
+                curl -sS -m 20 -H "Host: ok.test" --noproxy "*" "http://$to/" 2>/dev/null && echo "reached $to"
+            done; echo end'
+    expect_equal "$out" end 'bare addresses'
+    expect_record 'lane = net and event = connect and ip = "169.254.169.254" and decision = denied'
+    expect_no_record 'lane = net and event = connect and decision = allowed'
+}
+
+private_addresses() {
+    policy 'net connect tcp "private.test:80" "loop.test:8080" "meta.test:80" "mixed.test:80"'
+    netted 'for name in private.test:80 loop.test:8080 meta.test:80; do
+                curl -sS -m 20 --noproxy "*" "http://$name/" 2>/dev/null && echo "reached $name"
+            done; curl -sS -m 20 --noproxy "*" http://mixed.test/'
+    expect_equal "$out" 'hello from mixed.test' 'names with private addresses'
+    expect_record 'lane = net and host = "private.test" and decision = denied and ip = "10.77.0.10"'
+    expect_record 'lane = net and host = "loop.test" and decision = denied'
+    expect_record 'lane = net and host = "meta.test" and decision = denied'
+    policy 'net connect tcp "private.test:80" "10.77.0.0/16:80"'
+    netted 'curl -sS -m 20 --noproxy "*" http://private.test/'
+    expect_equal "$out" 'hello from private.test' 'a private address that a rule names'
+}
+
+host_agrees() {
+    policy 'net connect tcp "ok.test:80"'
+    netted 'curl -sS -m 20 --noproxy "*" -H "Host: front.test" http://ok.test/ 2>/dev/null && echo fronted
+            curl -sS -m 20 -H "Host: front.test" http://ok.test/ 2>/dev/null && echo fronted
+            printf "GET / HTTP/1.1\r\nHost: ok.test\r\n\r\nGET / HTTP/1.1\r\nHost: front.test\r\n\r\n" |
+                curl -sS -m 20 --noproxy "*" telnet://ok.test:80 2>/dev/null; echo; echo end'
+    case $out in *fronted* | *'from front'*) fail 'another host was reached' ;; esac
+    expect_out end
+    expect_record 'lane = net and event = request and host = "ok.test" and decision = denied'
+    ! grep -q 'host=front.test' "$WORK/servers/http.log" || fail 'the request went out'
+}
+
+server_name_agrees() {
+    policy 'net connect tcp "ok.test:25"'
+    netted 'curl -skS -m 20 --noproxy "*" --connect-to front.test:443:ok.test:25 https://front.test/ 2>/dev/null; echo end'
+    expect_record 'lane = net and event = request and host = "ok.test" and port = 25 and decision = denied'
+}
+
+only_some_requests() {
+    policy 'net connect tcp "ok.test:80" http get "/api/**"'
+    netted 'curl -sS -m 20 http://ok.test/api/x; curl -sS -m 20 --noproxy "*" http://ok.test/other || echo cut
+            curl -sS -m 20 --noproxy "*" -d body http://ok.test/api/x || echo cut'
+    expect_equal "$out" 'hello from ok.test
+cut
+cut' 'requests'
+}
+
+other_proxies() {
+    policy 'net connect tcp "ok.test:80" "six.test:80"'
+    netted 'curl -sS -m 20 -p http://ok.test/; curl -sS -m 20 -x socks5h://198.18.0.1:3128 http://ok.test/
+            curl -sS -m 20 -x socks5h://198.18.0.1:3128 http://other.test/ 2>/dev/null && echo reached
+            curl -sS -m 20 -p http://other.test/ 2>/dev/null && echo reached
+            curl -6 -sS -m 20 --noproxy "*" http://ok.test/; curl -sS -m 20 --noproxy "*" http://six.test/
+            curl -sS -m 20 -x http://198.18.0.1:3128 -p http://198.18.0.1:3128/ 2>/dev/null && echo reached; echo end'
+    expect_equal "$out" 'hello from ok.test
+hello from ok.test
+hello from ok.test
+hello from six.test
+end' 'CONNECT, SOCKS 5 and IPv6'
+}
+
+no_datagrams() {
+    policy 'net connect tcp "ok.test:80"' 'net connect "93.184.215.14:5000"'
+    netted 'bash -c "echo x >/dev/udp/93.184.215.14/5000"; bash -c "echo x >/dev/udp/8.8.8.8/123"; echo end'
+    expect_out end
+    expect_record 'lane = net and ip = "8.8.8.8" and port = 123 and decision = denied'
+    expect_record 'lane = net and ip = "93.184.215.14" and port = 5000 and decision = denied'
+    [ ! -s "$WORK/servers/udp.log" ] || fail 'a datagram went out'
+}
+
+bytes_are_limited() {
+    policy 'net connect tcp "ok.test:80"' 'limit egress 100k'
+    netted 'head -c 300000 /dev/zero >big; curl -sS -m 20 --noproxy "*" -T big http://ok.test/ || echo cut
+            curl -sS -m 20 --noproxy "*" http://ok.test/ || echo cut'
+    expect_equal "$out" 'cut
+cut' 'past the limit'
+    expect_record 'lane = net and event = limit'
+}
+
+whole_and_fast_enough() {
+    policy 'net connect tcp "ok.test:80"'
+    netted 'curl -sS -m 50 --noproxy "*" http://ok.test/big/20000000 | wc -c
+            head -c 5000000 /dev/zero >big; curl -sS -m 50 --noproxy "*" -T big http://ok.test/up'
+    expect_equal "$out" '20000000
+got 5000000' 'bytes'
+}
+
 if ! start_servers; then
     skip_all 'network namespaces with addresses of their own cannot be made here'
 fi
@@ -105,6 +205,16 @@ tap 'a named server is reached, by proxy and without' named_is_reached
 tap 'one that is not named is refused, and its name does not leave' unnamed_is_refused
 tap "the host's loopback is reached where a rule names it" loopback_by_name
 tap 'without a net rule there is no network' no_rules_no_network
+tap 'a rule is for its port' by_port
+tap 'a bare address is no way around a name' by_address
+tap 'private addresses, loopback and metadata need a rule of their own' private_addresses
+tap "every request's Host agrees with the name" host_agrees
+tap 'so does the server name of TLS' server_name_agrees
+tap 'a rule may allow certain requests only' only_some_requests
+tap 'CONNECT, SOCKS 5 and IPv6 are the same to the policy' other_proxies
+tap 'nothing but TCP leaves, and the try is recorded' no_datagrams
+tap 'the limit of bytes sent holds' bytes_are_limited
+tap 'large transfers arrive whole' whole_and_fast_enough
 kill "$servers" 2>/dev/null
 wait "$servers" 2>/dev/null
 umount /etc/resolv.conf /etc/nsswitch.conf
