@@ -133,11 +133,39 @@ int kb_block_check(const uint8_t *data, size_t len, uint32_t *ret_count, struct 
  * notification by the bundle's rules and reports what it saw. See collect/notify.c for the theory.
  */
 struct kb_notify;
+
+/* A call that an `ask` rule stopped: its caller waits for the answer. */
+struct kb_asked {
+	uint64_t number; /* from 1, in the order they are put */
+	uint32_t rule;
+	uint32_t pid;	  /* in the session */
+	const char *comm; /* foreign */
+	uint32_t arch;
+	int32_t syscall;
+	uint64_t args[6];
+	uint32_t wait_ms; /* then it is denied */
+};
+enum kb_asked_answer {
+	KB_ANSWER_DENY,
+	KB_ANSWER_ALLOW,
+	KB_ANSWER_DENY_SESSION, /* the rule asks no more in this session */
+	KB_ANSWER_ALLOW_SESSION,
+	KB_ANSWER_MAX_,
+};
+#define KB_QUESTIONS_MAX  32u	 /* open at once; further calls are denied */
+#define KB_ASK_MS_DEFAULT 120000 /* for an answer */
+
 struct kb_notify_ops {
 	/* One record; its byte strings live for the call. */
 	void (*record)(const struct kb_record *record, void *arg);
 	/* The collector cannot go on: the session must be ended. */
 	void (*failed)(const struct kb_err *why, void *arg);
+	/* Somebody is to be asked; kb_notify_answer() says what came of it. NULL: there is nobody,
+	 * and such calls are denied. */
+	void (*ask)(const struct kb_asked *question, void *arg);
+	/* A question needs no answer any more: it has one, its time is up, or its caller is gone.
+	 * Set when `ask` is. */
+	void (*ask_over)(uint64_t number, const char *how, void *arg);
 };
 struct kb_notify_options {
 	const struct kb_bundle *bundle; /* outlives the collector */
@@ -150,6 +178,7 @@ struct kb_notify_options {
 	 * calls the filter asks about and says nothing of processes, lane bpf has all the rest. */
 	bool split;
 	bool relayed; /* connections to anywhere but loopback are decided by whoever relays them */
+	uint32_t ask_ms; /* how long a question stays open; 0: KB_ASK_MS_DEFAULT */
 };
 int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	const struct kb_notify_ops *ops, void *arg, struct kb_notify **ret, struct kb_err *err);
@@ -157,6 +186,10 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 int kb_notify_add(struct kb_notify *notify, int listener, struct kb_err *err);
 /* While paused nothing is received: recorded calls wait, and the session with them. */
 void kb_notify_pause(struct kb_notify *notify, bool paused);
+/* Answers a question; a number that is not open is ignored. note says in the record what came of
+ * it ("allowed once by ada"). Not from within an op. */
+void kb_notify_answer(
+	struct kb_notify *notify, uint64_t number, enum kb_asked_answer answer, const char *note);
 void kb_notify_destroy(struct kb_notify *notify);
 
 /* ---- Collector: lane bpf -----------------------------------------------------------------------

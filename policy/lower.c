@@ -338,6 +338,7 @@ static const struct {
 	{"disk", KB_LIMIT_DISK, parse_bytes, "2G"},
 	{"egress", KB_LIMIT_EGRESS, parse_bytes, "2G"},
 	{"notify-rate", KB_LIMIT_NOTIFY, parse_rate, "5000"},
+	{"answer", KB_LIMIT_ASK, parse_time, "2m"},
 };
 
 int kb_limit_parse(const struct kb_stmt *stmt, struct kb_limit *ret, struct kb_diags *diags)

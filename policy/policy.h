@@ -155,6 +155,7 @@ enum kb_limit_kind {
 	KB_LIMIT_DISK,	     /* bytes, of private tmpfs */
 	KB_LIMIT_EGRESS,     /* bytes sent through the broker */
 	KB_LIMIT_NOTIFY,     /* trapped calls per second */
+	KB_LIMIT_ASK,	     /* milliseconds a question of an `ask` rule stays open */
 	KB_LIMIT_MAX_,
 };
 

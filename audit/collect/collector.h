@@ -13,6 +13,15 @@
 #include "throttle.h"
 #include "traps.h"
 
+struct kb_pending;
+struct kb_standing;
+
+/* The answer to the question whose call is being handled again. */
+struct kb_ruling {
+	bool allow;
+	const char *note;
+};
+
 struct kb_listener {
 	struct kb_listener *next;
 	struct kb_notify *notify;
@@ -42,6 +51,14 @@ struct kb_notify {
 	const struct kb_trap *calls[KB_TRAP_NUMBERS];
 	struct kb_err failure; /* code 0: none */
 
+	/* asked.c */
+	struct kb_pending *pending;   /* calls that wait for an answer, oldest first */
+	struct kb_standing *standing; /* answers that hold for the session */
+	const struct kb_ruling *ruling;
+	struct kb_source *questions; /* timer: the earliest deadline */
+	uint64_t last_question;
+	uint32_t ask_ms;
+
 	/* Scratch of the notification being handled. */
 	struct kb_argv argv;
 	char raw[2][PATH_MAX];
@@ -60,6 +77,8 @@ struct kb_seen {
 	struct kb_caller caller;
 	struct kb_judge judge;
 	struct kb_record record;
+	bool asked;	  /* somebody decided, or would have */
+	const char *note; /* asked: what came of it */
 };
 
 /* The collector cannot go on; the first reason counts. */
@@ -67,6 +86,19 @@ void kb_collector_fail(struct kb_notify *notify, const struct kb_err *why);
 
 /* Listen or not, as pausing and throttling have it. */
 void kb_collector_listen(struct kb_notify *notify);
+/* notify.c: handle one notification; it may be one that was handled before and left waiting. */
+void kb_collector_handle(struct kb_listener *listener, const struct seccomp_notif *request);
+/* Tells of a failure, if there was one. The collector may be gone after. */
+void kb_collector_report_failure(struct kb_notify *notify);
+
+/* asked.c: the verdict is "ask". True: it is ruled, go on. False: the call waits. */
+bool kb_asked_settle(struct kb_seen *seen, struct kb_listener *listener);
+void kb_asked_tick(void *arg); /* the deadline timer */
+/* The process has ended, and its questions with it. */
+void kb_asked_forget(struct kb_notify *notify, const struct kb_proc *proc);
+/* The listener is going; NULL: all are. */
+void kb_asked_drop(struct kb_notify *notify, const struct kb_listener *listener);
+void kb_asked_finish(struct kb_notify *notify);
 
 /* read.c: the arguments of the call into seen->record, and the verdict on its paths. */
 void kb_seen_read(struct kb_seen *seen);

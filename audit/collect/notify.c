@@ -162,6 +162,16 @@ static void start_record(struct kb_seen *seen)
 	};
 }
 
+/* Somebody was asked; where a path rule then said no, that is the decision. */
+static void note_answer(struct kb_seen *seen, uint32_t rule)
+{
+	if (seen->judge.verdict.action == KB_DENY || seen->judge.verdict.action == KB_KILL)
+		return;
+	seen->record.decision = KB_DECISION_ASKED;
+	seen->record.rule = rule;
+	seen->record.text = (struct kb_bytes){(const uint8_t *)seen->note, strlen(seen->note)};
+}
+
 static void conclude(struct kb_seen *seen)
 {
 	static const enum kb_decision decisions[] = {
@@ -202,12 +212,14 @@ static void report(struct kb_seen *seen, bool answered)
 		kb_report_seen(seen);
 }
 
-static void handle(struct kb_notify *notify, int listener, const struct seccomp_notif *request)
+void kb_collector_handle(struct kb_listener *listener, const struct seccomp_notif *request)
 {
+	struct kb_notify *notify = listener->notify;
 	struct kb_seen seen = {.notify = notify, .request = request};
+	uint32_t rule;
 	bool answered;
 
-	seen.thread = caller_of(notify, listener, request);
+	seen.thread = caller_of(notify, listener->fd, request);
 	if (!seen.thread)
 		return;
 	seen.proc = seen.thread->proc;
@@ -219,12 +231,17 @@ static void handle(struct kb_notify *notify, int listener, const struct seccomp_
 	if (request->data.arch == notify->arch && (uint32_t)request->data.nr < KB_TRAP_NUMBERS)
 		seen.call = notify->calls[request->data.nr];
 	decide(&seen);
+	rule = seen.judge.verdict.rule;
+	if (seen.judge.verdict.action == KB_ASK && !kb_asked_settle(&seen, listener))
+		return;
 	start_record(&seen);
 	kb_seen_read(&seen);
 	conclude(&seen);
+	if (seen.asked)
+		note_answer(&seen, rule);
 	if (seen.judge.verdict.action == KB_KILL)
 		kill_caller(&seen);
-	answered = answer(&seen, listener);
+	answered = answer(&seen, listener->fd);
 	report(&seen, answered);
 }
 
@@ -267,6 +284,7 @@ static void remove_listener(struct kb_listener *listener)
 {
 	struct kb_listener **at = &listener->notify->listeners;
 
+	kb_asked_drop(listener->notify, listener);
 	while (*at != listener)
 		at = &(*at)->next;
 	*at = listener->next;
@@ -275,7 +293,7 @@ static void remove_listener(struct kb_listener *listener)
 	free(listener);
 }
 
-static void report_failure(struct kb_notify *notify)
+void kb_collector_report_failure(struct kb_notify *notify)
 {
 	struct kb_err why = notify->failure;
 
@@ -305,11 +323,11 @@ static void on_listener(int fd, unsigned events, void *arg)
 	if (deaths)
 		kb_procs_reap(&notify->procs);
 	for (unsigned i = 0; i < count && !notify->failure.code; i++)
-		handle(notify, fd, request_at(notify, i));
+		kb_collector_handle(listener, request_at(notify, i));
 	kb_throttle_count(notify, count);
 	if (hangup && !more)
 		remove_listener(listener);
-	report_failure(notify);
+	kb_collector_report_failure(notify);
 }
 
 static void on_deaths(int fd, unsigned events, void *arg)
@@ -317,11 +335,12 @@ static void on_deaths(int fd, unsigned events, void *arg)
 	struct kb_notify *notify = arg;
 
 	kb_procs_reap(&notify->procs);
-	report_failure(notify);
+	kb_collector_report_failure(notify);
 }
 
 static void on_died(struct kb_proc *proc, void *arg)
 {
+	kb_asked_forget(arg, proc);
 	kb_report_end(arg, proc);
 }
 
@@ -367,6 +386,8 @@ static int start(
 			&notify->deaths, err);
 	if (r == 0)
 		r = kb_loop_timer(notify->loop, kb_exec_tick, notify, &notify->settle, err);
+	if (r == 0)
+		r = kb_loop_timer(notify->loop, kb_asked_tick, notify, &notify->questions, err);
 	return r < 0 ? r : kb_throttle_init(notify, err);
 }
 
@@ -387,6 +408,7 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	notify->ops = *ops;
 	notify->arg = arg;
 	notify->arch = options->arch;
+	notify->ask_ms = options->ask_ms ? options->ask_ms : KB_ASK_MS_DEFAULT;
 	notify->root_fd = options->root_fd;
 	notify->split = options->split;
 	notify->resolver = (struct kb_resolver){.self_fd = -1, .host_fd = -1};
@@ -467,6 +489,7 @@ void kb_notify_destroy(struct kb_notify *notify)
 	kb_throttle_finish(notify);
 	kb_source_destroy(notify->deaths);
 	kb_source_destroy(notify->settle);
+	kb_asked_finish(notify);
 	kb_procs_finish(&notify->procs);
 	kb_resolver_finish(&notify->resolver);
 	kb_argv_finish(&notify->argv);

@@ -11,6 +11,7 @@ const struct kb_command *const kb_commands[] = {
 	&kb_cmd_run,
 	&kb_cmd_ps,
 	&kb_cmd_attach,
+	&kb_cmd_answer,
 	&kb_cmd_exec,
 	&kb_cmd_stop,
 	&kb_cmd_logs,

@@ -134,6 +134,16 @@ void kb_modes_feed(struct kb_modes *modes, const uint8_t *data, size_t len)
 		modes->state = step(modes, data[i]);
 }
 
+bool kb_modes_alternate(const struct kb_modes *modes)
+{
+	return modes->switched & (bit_of(47) | bit_of(1047) | bit_of(1049));
+}
+
+bool kb_modes_hidden_cursor(const struct kb_modes *modes)
+{
+	return modes->switched & bit_of(25);
+}
+
 size_t kb_modes_reset(struct kb_modes *modes, char ret[KB_MODES_RESET_MAX])
 {
 	size_t at = 0;

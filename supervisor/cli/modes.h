@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,5 +19,8 @@ struct kb_modes {
 
 void kb_modes_init(struct kb_modes *modes);
 void kb_modes_feed(struct kb_modes *modes, const uint8_t *data, size_t len);
+/* The alternate screen is on; the cursor is hidden. */
+bool kb_modes_alternate(const struct kb_modes *modes);
+bool kb_modes_hidden_cursor(const struct kb_modes *modes);
 /* What undoes them, as bytes for the terminal; returns the length. Forgets them. */
 size_t kb_modes_reset(struct kb_modes *modes, char ret[KB_MODES_RESET_MAX]);

@@ -25,6 +25,7 @@
 
 #include "feed.h"
 #include "modes.h"
+#include "prompt.h"
 #include "sink.h"
 #include "supervisor/base/buf.h"
 #include "supervisor/base/fd.h"
@@ -47,6 +48,8 @@ struct kb_pump {
 	struct kb_buf unsent;
 	struct kb_sink out[2];
 	struct kb_modes modes;
+	struct kb_prompt prompt;
+	struct kb_buf held; /* output that waits for the prompt to go */
 	struct kb_source *signals[N_SIGNALS];
 	struct kb_source *keys_timer, *stop_timer, *flush_timer;
 	bool raw, over, hung_up;
@@ -63,9 +66,12 @@ static void finish_if_drained(struct kb_pump *p)
 		kb_loop_stop(p->o.loop);
 }
 
+static void hide_prompt(struct kb_pump *p);
+
 static void over(struct kb_pump *p)
 {
 	p->over = true;
+	hide_prompt(p);
 	kb_feed_stop(&p->in);
 	(void)kb_source_arm(p->flush_timer, FLUSH_MS, NULL);
 	finish_if_drained(p);
@@ -128,13 +134,20 @@ static void detach(struct kb_pump *p)
 	check(p, kb_attach_detach(p->at, &err), &err);
 }
 
+static void prompt_keys(struct kb_pump *p, const uint8_t *data, size_t len);
+
 static void in_data(const uint8_t *data, size_t len, void *arg)
 {
 	struct kb_pump *p = arg;
 	uint8_t out[KB_FEED_CHUNK + KB_KEYS_MAX];
 	bool leave;
-	size_t n = kb_keys_feed(&p->o.keys, data, len, out, &leave);
+	size_t n;
 
+	if (p->prompt.shown) {
+		prompt_keys(p, data, len);
+		return;
+	}
+	n = kb_keys_feed(&p->o.keys, data, len, out, &leave);
 	send(p, out, n);
 	if (leave)
 		detach(p);
@@ -176,12 +189,15 @@ static int fd_of(const struct kb_pump *p, const struct kb_sink *sink)
 	return sink == &p->out[0] ? STDOUT_FILENO : STDERR_FILENO;
 }
 
+static void show_prompt(struct kb_pump *p);
+
 static void out_drained(struct kb_sink *sink, size_t len, void *arg)
 {
 	struct kb_pump *p = arg;
 
 	if (p->at)
 		kb_attach_consumed(p->at, fd_of(p, sink), len);
+	show_prompt(p);
 	finish_if_drained(p);
 }
 
@@ -221,6 +237,100 @@ static int enter_terminal(struct kb_pump *p, struct kb_err *err)
 	return r;
 }
 
+/* ---- Questions ------------------------------------------------------------------------------- */
+
+/* Past the sink: that counts only what the session wrote. */
+static void draw(struct kb_buf *out)
+{
+	(void)kb_fd_write_all(STDOUT_FILENO, kb_buf_data(out), kb_buf_len(out), NULL);
+}
+
+#define DRAWING_MAX (64u << 10)
+
+static void show_prompt(struct kb_pump *p)
+{
+	struct kb_buf out KB_BUF_CLEANUP;
+
+	kb_buf_init(&out, DRAWING_MAX);
+	if (!p->raw || p->over || p->prompt.shown || !p->prompt.len || kb_sink_waiting(&p->out[0]))
+		return;
+	kb_prompt_show(&p->prompt, &p->modes, &out);
+	draw(&out);
+}
+
+/* The session's screen is back; one that was cleared is drawn anew by whoever is asked to, by a
+ * change of size. */
+static void hide_prompt(struct kb_pump *p)
+{
+	struct kb_buf out KB_BUF_CLEANUP;
+	struct kb_err err = {0};
+	uint32_t rows, cols;
+
+	kb_buf_init(&out, DRAWING_MAX);
+	if (!p->prompt.shown)
+		return;
+	kb_prompt_hide(&p->prompt, &out);
+	draw(&out);
+	if (kb_buf_len(&p->held))
+		check(p,
+			kb_sink_write(
+				&p->out[0], kb_buf_data(&p->held), kb_buf_len(&p->held), &err),
+			&err);
+	kb_buf_consume(&p->held, kb_buf_len(&p->held));
+	if (!p->over && p->prompt.alternate && kb_term_size(STDIN_FILENO, &rows, &cols) &&
+		rows > 1) {
+		check(p, kb_attach_resize(p->at, rows - 1, cols, &err), &err);
+		send_size(p);
+	}
+}
+
+static void prompt_keys(struct kb_pump *p, const uint8_t *data, size_t len)
+{
+	const struct kb_question *question = &p->prompt.list[0];
+	struct kb_buf out KB_BUF_CLEANUP;
+	const struct kb_answer_word *word;
+	char *said KB_FREE = NULL;
+	struct kb_err err;
+	bool done;
+
+	kb_buf_init(&out, DRAWING_MAX);
+	word = kb_prompt_keys(&p->prompt, data, len, &out, &done);
+	if (word)
+		check(p, kb_attach_answer(p->at, question->number, word->verdict, &err), &err);
+	if (word && word->keep) {
+		kb_answer_keep(question, &said);
+		kb_prompt_tell(&p->prompt, said, &out);
+	} else if (word) {
+		done = true;
+		p->prompt.told = true; /* it leaves the list with its screen */
+	}
+	draw(&out);
+	if (done) {
+		hide_prompt(p);
+		show_prompt(p);
+	}
+}
+
+static void at_question(struct kb_attach *at, const struct kb_question *question, void *arg)
+{
+	struct kb_pump *p = arg;
+
+	if (!p->o.tty)
+		kb_prompt_line(question);
+	else if (kb_prompt_add(&p->prompt, question))
+		show_prompt(p);
+}
+
+static void at_question_over(struct kb_attach *at, uint64_t number, const char *how, void *arg)
+{
+	struct kb_pump *p = arg;
+
+	if (kb_prompt_drop(&p->prompt, number)) {
+		hide_prompt(p);
+		show_prompt(p);
+	}
+}
+
 /* Give the terminal back as a shell expects it. */
 static void leave_terminal(struct kb_pump *p)
 {
@@ -229,6 +339,7 @@ static void leave_terminal(struct kb_pump *p)
 
 	if (!p->raw)
 		return;
+	hide_prompt(p);
 	p->raw = false;
 	n = kb_modes_reset(&p->modes, reset);
 	if (n && !p->hung_up)
@@ -356,6 +467,10 @@ static void at_output(struct kb_attach *at, int fd, const uint8_t *data, size_t 
 
 	if (p->raw)
 		kb_modes_feed(&p->modes, data, len);
+	if (p->prompt.shown) {
+		check(p, kb_buf_append(&p->held, data, len, &err), &err);
+		return;
+	}
 	check(p, kb_sink_write(&p->out[fd == STDERR_FILENO], data, len, &err), &err);
 }
 
@@ -423,6 +538,8 @@ const struct kb_attach_ops kb_pump_ops = {
 	.detached = at_detached,
 	.ended = at_ended,
 	.failed = at_failed,
+	.question = at_question,
+	.question_over = at_question_over,
 };
 
 /* ---- Life ------------------------------------------------------------------------------------ */
@@ -461,6 +578,7 @@ int kb_pump_create(const struct kb_pump_options *options, struct kb_pump **ret, 
 	p->o = *options;
 	kb_buf_init(&p->unsent, UNSENT_MAX);
 	kb_modes_init(&p->modes);
+	kb_buf_init(&p->held, KB_SINK_MAX);
 	r = set_up(p, err);
 	if (r < 0) {
 		kb_pump_destroy(p);
@@ -482,6 +600,8 @@ void kb_pump_destroy(struct kb_pump *p)
 	kb_source_destroy(p->flush_timer);
 	kb_feed_finish(&p->in);
 	kb_buf_finish(&p->unsent);
+	kb_buf_finish(&p->held);
+	kb_prompt_finish(&p->prompt);
 	kb_sink_finish(&p->out[0]);
 	kb_sink_finish(&p->out[1]);
 	free(p);

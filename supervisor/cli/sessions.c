@@ -37,6 +37,7 @@ static json_t *row(const struct kb_session *s)
 
 	json_object_set_new(one, "workspace", text_json(s->workspace));
 	json_object_set_new(one, "attached", json_boolean(s->attached));
+	json_object_set_new(one, "questions", json_integer(s->questions));
 	return one;
 }
 
@@ -102,10 +103,13 @@ static void state_cell(struct kb_table *table, const json_t *one)
 	const char *state = field(one, "state");
 	const json_t *code = json_object_get(one, "exit_code");
 	bool running = !strcmp(state, "running");
+	json_int_t questions = json_integer_value(json_object_get(one, "questions"));
 
 	if (json_is_integer(code))
 		kb_table_cellf(table, json_integer_value(code) ? KB_TONE_WARN : KB_TONE_NONE,
 			"%s, exit %d", state, (int)json_integer_value(code));
+	else if (questions)
+		kb_table_cellf(table, KB_TONE_WARN, "asks (%d)", (int)questions);
 	else
 		kb_table_cell(table, running ? KB_TONE_GOOD : KB_TONE_NONE, state);
 }

@@ -4,6 +4,7 @@
 #include "command.h"
 
 extern const struct kb_command kb_cmd_agents;
+extern const struct kb_command kb_cmd_answer;
 extern const struct kb_command kb_cmd_attach;
 extern const struct kb_command kb_cmd_audit_export;
 extern const struct kb_command kb_cmd_audit_import;

@@ -462,6 +462,66 @@ int kb_client_shutdown(struct kb_client *client, struct kb_err *err)
 	return client->ch ? r : 0;
 }
 
+static int convert_questions(const Kb__Control__Questions *from, struct kb_question **ret,
+	size_t *ret_n, struct kb_err *err)
+{
+	struct kb_question *list = calloc(from->n_questions + 1, sizeof(*list));
+	int r = list ? 0 : kb_err_nomem(err);
+	size_t n = 0;
+
+	for (; r == 0 && n < from->n_questions; n++)
+		r = kb_question_from_proto(from->questions[n], &list[n], err);
+	if (r < 0) {
+		for (size_t i = 0; i < n; i++)
+			kb_question_finish(&list[i]);
+		free(list);
+		return r;
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
+int kb_client_questions(struct kb_client *client, const char *session, struct kb_question **ret,
+	size_t *ret_n, struct kb_err *err)
+{
+	Kb__Control__QuestionsRequest questions = KB__CONTROL__QUESTIONS_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	Kb__Control__Reply *reply;
+	int r;
+
+	questions.session = (char *)session;
+	request.body_case = KB__CONTROL__REQUEST__BODY_QUESTIONS;
+	request.questions = &questions;
+	r = kb_client_call(client, &request, -1, KB_CLIENT_CALL_MS,
+		KB__CONTROL__REPLY__BODY_QUESTIONS, &reply, err);
+	if (r < 0)
+		return r;
+	r = convert_questions(reply->questions, ret, ret_n, err);
+	kb__control__reply__free_unpacked(reply, NULL);
+	return r;
+}
+
+int kb_client_answer(struct kb_client *client, const char *session, uint64_t number,
+	unsigned verdict, struct kb_err *err)
+{
+	Kb__Control__AnswerRequest answer = KB__CONTROL__ANSWER_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	Kb__Control__Reply *reply;
+	int r;
+
+	answer.session = (char *)session;
+	answer.number = number;
+	answer.verdict = verdict;
+	request.body_case = KB__CONTROL__REQUEST__BODY_ANSWER;
+	request.answer = &answer;
+	r = kb_client_call(client, &request, -1, KB_CLIENT_CALL_MS, KB__CONTROL__REPLY__BODY_DONE,
+		&reply, err);
+	if (r == 0)
+		kb__control__reply__free_unpacked(reply, NULL);
+	return r;
+}
+
 int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
 	struct kb_err *err)
 {

@@ -37,6 +37,7 @@ struct kb_session {
 	bool attached, complete; /* complete: ended, and no record is missing */
 	uint64_t records, denials, lost;
 	uint64_t commands;		  /* ended */
+	unsigned questions;		  /* open ones, of `ask` rules */
 	uint64_t changed, deleted, hosts; /* only after kb_client_summary() */
 };
 void kb_session_finish(struct kb_session *session);
@@ -87,6 +88,27 @@ int kb_client_stop(struct kb_client *client, const char *session, bool now, stru
 	struct kb_err *err);
 /* End the supervisor; returns when it has gone. */
 int kb_client_shutdown(struct kb_client *client, struct kb_err *err);
+
+/* A call that a rule of the policy stopped to ask. Strings are escaped and never NULL. */
+struct kb_question {
+	char *session; /* name */
+	uint64_t number;
+	char *process, *call; /* who makes it, and what: "mount(12)", "mount(0x…, …)" */
+	char *rule, *rule_text;
+	char *file; /* of the rule, as it was named; or "preset:NAME" */
+	unsigned line;
+	char *text;	/* the policy's words; empty: none */
+	uint64_t asked; /* ns since the epoch */
+	uint32_t wait_ms;
+};
+void kb_question_finish(struct kb_question *question);
+/* Those that are open, of one session (name or id) or of all (NULL). free(*ret) after finishing
+ * each. */
+int kb_client_questions(struct kb_client *client, const char *session, struct kb_question **ret,
+	size_t *ret_n, struct kb_err *err);
+/* verdict: enum kb_asked_answer of audit.h. KB_ERR_NOTFOUND when it is not open (any more). */
+int kb_client_answer(struct kb_client *client, const char *session, uint64_t number,
+	unsigned verdict, struct kb_err *err);
 
 /* An audit verb, rendered by a reader process straight to out_fd. */
 struct kb_ask {
@@ -179,8 +201,11 @@ struct kb_attach_ops {
 	void (*ended)(struct kb_attach *at, const struct kb_session *session, void *arg);
 	/* It could not be, or was lost. The last word. */
 	void (*failed)(struct kb_attach *at, const struct kb_err *why, void *arg);
+	/* run, attach: somebody is asked; kb_attach_answer() answers. Both may be NULL. */
+	void (*question)(struct kb_attach *at, const struct kb_question *question, void *arg);
+	void (*question_over)(struct kb_attach *at, uint64_t number, const char *how, void *arg);
 };
-/* All ops must be set. No op is called from within a kb_client_ or kb_attach_ function. */
+/* All other ops must be set. No op is called from within a kb_client_ or kb_attach_ function. */
 int kb_client_run(struct kb_client *client, const struct kb_run *run,
 	const struct kb_attach_ops *ops, void *arg, struct kb_attach **ret, struct kb_err *err);
 int kb_client_attach(struct kb_client *client, const char *session, unsigned rows, unsigned cols,
@@ -200,3 +225,6 @@ void kb_attach_consumed(struct kb_attach *at, int fd, size_t len);
 int kb_attach_resize(struct kb_attach *at, unsigned rows, unsigned cols, struct kb_err *err);
 int kb_attach_signal(struct kb_attach *at, int signo, struct kb_err *err);
 int kb_attach_detach(struct kb_attach *at, struct kb_err *err);
+/* To a question of the session; verdict as in kb_client_answer(). That it came too late is no
+ * error. */
+int kb_attach_answer(struct kb_attach *at, uint64_t number, unsigned verdict, struct kb_err *err);

@@ -1,6 +1,7 @@
 /* run, attach and exec. Two connections tell of a process: the control socket (accepted, ended,
  * errors) and the attachment to its link (output, started, exited, detached). Their messages may
  * cross; the order the ops promise is made here: output, exited, ended. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,7 +80,23 @@ static void on_accepted_reply(struct kb_attach *at, const Kb__Control__Accepted 
 {
 	if (at->detached_start)
 		at->over = true;
+	snprintf(at->session, sizeof(at->session), "%s", accepted->id);
 	at->ops->accepted(at, accepted->id, accepted->name, at->arg);
+}
+
+static void on_question_reply(struct kb_attach *at, const Kb__Control__Question *p)
+{
+	struct kb_question question;
+	struct kb_err err;
+
+	if (!at->ops->question)
+		return;
+	if (kb_question_from_proto(p, &question, &err) < 0) {
+		kb_log_error("a question is lost: %s", err.msg); /* it will time out */
+		return;
+	}
+	at->ops->question(at, &question, at->arg);
+	kb_question_finish(&question);
 }
 
 void kb_attach_reply(struct kb_attach *at, Kb__Control__Reply *reply)
@@ -88,6 +105,12 @@ void kb_attach_reply(struct kb_attach *at, Kb__Control__Reply *reply)
 		on_error_reply(at, reply->error);
 	} else if (!at->over && reply->body_case == KB__CONTROL__REPLY__BODY_ACCEPTED) {
 		on_accepted_reply(at, reply->accepted);
+	} else if (!at->over && reply->body_case == KB__CONTROL__REPLY__BODY_QUESTION) {
+		on_question_reply(at, reply->question);
+	} else if (!at->over && reply->body_case == KB__CONTROL__REPLY__BODY_QUESTION_OVER) {
+		if (at->ops->question_over)
+			at->ops->question_over(at, reply->question_over->number,
+				reply->question_over->how, at->arg);
 	} else if (!at->over && !at->ended && reply->body_case == KB__CONTROL__REPLY__BODY_ENDED) {
 		at->ended = reply->ended;
 		reply->ended = NULL; /* taken */
@@ -482,4 +505,18 @@ int kb_attach_detach(struct kb_attach *at, struct kb_err *err)
 	msg.body_case = KB__CONTROL__TO_PROCESS__BODY_DETACH;
 	msg.detach = &detach;
 	return tell(at, &msg, err);
+}
+
+int kb_attach_answer(struct kb_attach *at, uint64_t number, unsigned verdict, struct kb_err *err)
+{
+	Kb__Control__AnswerRequest answer = KB__CONTROL__ANSWER_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	uint32_t id; /* nobody waits for the reply */
+
+	answer.session = at->session;
+	answer.number = number;
+	answer.verdict = verdict;
+	request.body_case = KB__CONTROL__REQUEST__BODY_ANSWER;
+	request.answer = &answer;
+	return kb_client_send(at->client, &request, -1, &id, err);
 }

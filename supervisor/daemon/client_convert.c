@@ -88,7 +88,8 @@ int kb_session_from_proto(const Kb__Control__Session *p, struct kb_session *ret,
 		.records = p->records,
 		.denials = p->denials,
 		.lost = p->lost,
-		.commands = p->commands};
+		.commands = p->commands,
+		.questions = p->questions};
 	bool ok = true;
 
 	if (strlen(p->id) >= sizeof(s.id))
@@ -107,6 +108,39 @@ int kb_session_from_proto(const Kb__Control__Session *p, struct kb_session *ret,
 		return kb_err_nomem(err);
 	}
 	*ret = s;
+	return 0;
+}
+
+void kb_question_finish(struct kb_question *q)
+{
+	char **strings[] = {
+		&q->session, &q->process, &q->call, &q->rule, &q->rule_text, &q->text, &q->file};
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(strings); i++) {
+		free(*strings[i]);
+		*strings[i] = NULL;
+	}
+}
+
+int kb_question_from_proto(
+	const Kb__Control__Question *p, struct kb_question *ret, struct kb_err *err)
+{
+	struct kb_question q = {
+		.number = p->number, .asked = p->asked, .wait_ms = p->wait_ms, .line = p->line};
+	bool ok = true;
+
+	copy_text(&ok, &q.session, p->session);
+	copy_text(&ok, &q.process, p->process);
+	copy_text(&ok, &q.call, p->call);
+	copy_text(&ok, &q.rule, p->rule);
+	copy_text(&ok, &q.rule_text, p->rule_text);
+	copy_text(&ok, &q.text, p->text);
+	copy_text(&ok, &q.file, p->file);
+	if (!ok) {
+		kb_question_finish(&q);
+		return kb_err_nomem(err);
+	}
+	*ret = q;
 	return 0;
 }
 

@@ -30,7 +30,8 @@ struct kb_attach {
 	TAILQ_ENTRY(kb_attach) entry;
 	const struct kb_attach_ops *ops;
 	void *arg;
-	uint32_t id; /* of the request */
+	uint32_t id;		    /* of the request */
+	char session[KB_ULID_TEXT]; /* once it is accepted */
 	bool is_exec, detached_start;
 	struct kb_channel *ch;	      /* NULL: none, or closed */
 	struct kb_stream *streams[4]; /* by number, 1 to 3 */
@@ -58,6 +59,9 @@ void kb_attach_lost(struct kb_attach *at, const struct kb_err *why);
 int kb_client_error(const Kb__Control__Error *error, struct kb_err *err);
 int kb_session_from_proto(
 	const Kb__Control__Session *proto, struct kb_session *ret, struct kb_err *err);
+/* Copies that the caller frees with kb_question_finish(). */
+int kb_question_from_proto(
+	const Kb__Control__Question *proto, struct kb_question *ret, struct kb_err *err);
 int kb_status_from_proto(
 	const Kb__Control__Status *proto, struct kb_status *ret, struct kb_err *err);
 /* Byte strings of a NULL-terminated list, into fresh memory of *ret (free() it); the bytes are not

@@ -5,6 +5,7 @@
  *	listen.c	the lock and the control socket
  *	conn.c		one connection of a client; requests.c: its requests
  *	session.c	the sessions' state × event table; session_msg.c: their messages
+ *	session_asked.c	questions of `ask` rules, and their answers
  *	process.c	role processes: start, loss, restart
  *	peers.c		what store and reader say
  *	places.c	the machines sessions run on, and what their links say
@@ -26,11 +27,12 @@
 #include "supervisor/base/loop.h"
 #include "supervisor/base/str.h"
 
-#define KB_CONNS_MAX	256  /* clients at once */
-#define KB_SESSIONS_MAX 1024 /* live sessions */
-#define KB_WATCHES_MAX	64   /* unanswered requests of one client */
-#define KB_ARGV_MAX	(2u << 20)
-#define KB_IDLE_MS	300000 /* unless KBSUP_IDLE says otherwise */
+#define KB_CONNS_MAX	      256  /* clients at once */
+#define KB_SESSIONS_MAX	      1024 /* live sessions */
+#define KB_WATCHES_MAX	      64   /* unanswered requests of one client */
+#define KB_LIVE_QUESTIONS_MAX 64   /* open ones of one session */
+#define KB_ARGV_MAX	      (2u << 20)
+#define KB_IDLE_MS	      300000 /* unless KBSUP_IDLE says otherwise */
 
 #define KB_MACHINE_LOCAL "local"
 
@@ -269,6 +271,16 @@ struct kb_watch {
 	struct kb_conn *conn;
 	uint32_t request;
 	uint64_t process; /* exec: its number, else 0 */
+	bool connected;	  /* run, attach: hears of questions */
+};
+
+/* A call that waits in the machine for an answer. */
+struct kb_live_question {
+	TAILQ_ENTRY(kb_live_question) entry;
+	uint64_t number, asked; /* asked: ns since the epoch */
+	uint32_t wait_ms;
+	uint32_t rule;
+	char *process, *call; /* escaped */
 };
 
 struct kb_live {
@@ -285,6 +297,9 @@ struct kb_live {
 	struct kb_role_process *link, *store; /* the very ones it lives on; NULL: lost or not yet */
 	struct kb_source *deadline;
 	TAILQ_HEAD(, kb_watch) watches;
+	TAILQ_HEAD(kb_live_questions, kb_live_question) questions;
+	size_t n_questions;
+	struct kb_bundle *policy; /* with rules that ask, else NULL */
 	/* For the launch; freed after it. */
 	uint8_t *start, *meta;
 	size_t start_len, meta_len;
@@ -316,6 +331,9 @@ void kb_live_arm_deadline(struct kb_live *live);
 struct kb_live *kb_live_find(struct kb_main *m, const char *name, struct kb_err *err);
 struct kb_live *kb_live_by_id(struct kb_main *m, ProtobufCBinaryData id);
 int kb_live_watch(struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err);
+/* The same for who is connected to it: run and attach. */
+int kb_live_watch_connected(
+	struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err);
 int kb_live_watch_exec(struct kb_live *live, uint64_t process, struct kb_conn *conn,
 	uint32_t request, struct kb_err *err);
 /* An exec'd process ended, or (why) could not start. */
@@ -335,5 +353,16 @@ int kb_live_make_messages(
 	struct kb_live *live, const Kb__Control__RunRequest *run, struct kb_err *err);
 int kb_live_make_process(struct kb_live *live, const Kb__Control__Process *from, uint8_t **ret,
 	size_t *ret_len, struct kb_err *err);
+/* Questions (session_asked.c). */
+void kb_live_question(struct kb_live *live, const Kb__Role__LinkQuestion *msg);
+void kb_live_question_over(struct kb_live *live, const Kb__Role__LinkQuestionOver *msg);
+/* Tell a client that has just connected of those that are open. */
+void kb_live_show_questions(struct kb_live *live, struct kb_conn *conn, uint32_t request);
+int kb_live_answer(struct kb_live *live, uint64_t number, uint32_t verdict, struct kb_err *err);
+/* Replies with those of one session, or (only NULL) of all. */
+int kb_live_list_questions(struct kb_main *m, struct kb_live *only, struct kb_conn *conn,
+	uint32_t request, struct kb_err *err);
+void kb_live_forget_questions(struct kb_live *live);
+
 /* Borrows everything from live. */
 void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret);

@@ -398,6 +398,22 @@ static void on_progress(struct kb_role_process *p, const Kb__Role__FromLink *msg
 	live->denials = msg->progress->denials;
 }
 
+static void on_question(struct kb_role_process *p, const Kb__Role__FromLink *msg)
+{
+	struct kb_live *live = live_of(p, msg->question->session);
+
+	if (live)
+		kb_live_question(live, msg->question);
+}
+
+static void on_question_over(struct kb_role_process *p, const Kb__Role__FromLink *msg)
+{
+	struct kb_live *live = live_of(p, msg->question_over->session);
+
+	if (live)
+		kb_live_question_over(live, msg->question_over);
+}
+
 static int link_message(
 	struct kb_role_process *p, const uint8_t *data, size_t len, struct kb_err *err)
 {
@@ -410,6 +426,8 @@ static int link_message(
 		[KB__ROLE__FROM_LINK__BODY_ATTACHED] = on_attached,
 		[KB__ROLE__FROM_LINK__BODY_PROGRESS] = on_progress,
 		[KB__ROLE__FROM_LINK__BODY_LOST] = on_link_lost,
+		[KB__ROLE__FROM_LINK__BODY_QUESTION] = on_question,
+		[KB__ROLE__FROM_LINK__BODY_QUESTION_OVER] = on_question_over,
 	};
 	Kb__Role__FromLink *msg = kb__role__from_link__unpack(NULL, len, data);
 	size_t kind = msg ? (size_t)msg->body_case : 0;

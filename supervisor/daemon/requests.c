@@ -159,7 +159,7 @@ static int on_run(const struct call *c, struct kb_err *err)
 	r = kb_live_create(c->main, c->request->run, c->fd, &live, err);
 	if (r < 0)
 		return r;
-	r = kb_live_watch(live, c->conn, c->request->id, err);
+	r = kb_live_watch_connected(live, c->conn, c->request->id, err);
 	if (r < 0) {
 		kb_live_destroy(live);
 		return r;
@@ -199,7 +199,7 @@ static int on_attach(const struct call *c, struct kb_err *err)
 	int r = find_running(c, request->session, &live, err);
 
 	if (r == 0)
-		r = kb_live_watch(live, c->conn, c->request->id, err);
+		r = kb_live_watch_connected(live, c->conn, c->request->id, err);
 	if (r < 0)
 		return r;
 	attach.session = (ProtobufCBinaryData){.data = live->id, .len = sizeof(live->id)};
@@ -211,7 +211,10 @@ static int on_attach(const struct call *c, struct kb_err *err)
 	msg.body_case = KB__ROLE__TO_LINK__BODY_ATTACH;
 	msg.attach = &attach;
 	reply_accepted(c, live);
-	return kb_process_send(live->link, &msg.base, c->fd, err);
+	r = kb_process_send(live->link, &msg.base, c->fd, err);
+	if (r == 0)
+		kb_live_show_questions(live, c->conn, c->request->id);
+	return r;
 }
 
 static int on_exec(const struct call *c, struct kb_err *err)
@@ -278,6 +281,35 @@ static int on_import(const struct call *c, struct kb_err *err)
 	return kb_import_start(c->conn, c->request->id, c->request->import, c->fd, err);
 }
 
+static int on_questions(const struct call *c, struct kb_err *err)
+{
+	const char *name = c->request->questions->session;
+	struct kb_live *live = name ? kb_live_find(c->main, name, err) : NULL;
+
+	if (name && !live)
+		return -KB_ERR_NOTFOUND;
+	return kb_live_list_questions(c->main, live, c->conn, c->request->id, err);
+}
+
+static int on_answer(const struct call *c, struct kb_err *err)
+{
+	const Kb__Control__AnswerRequest *answer = c->request->answer;
+	struct kb_live *live = kb_live_find(c->main, answer->session, err);
+	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
+	Kb__Control__Reply reply = KB__CONTROL__REPLY__INIT;
+	int r;
+
+	if (!live)
+		return -KB_ERR_NOTFOUND;
+	r = kb_live_answer(live, answer->number, answer->verdict, err);
+	if (r < 0)
+		return r;
+	reply.body_case = KB__CONTROL__REPLY__BODY_DONE;
+	reply.done = &done;
+	kb_conn_reply(c->conn, c->request->id, &reply);
+	return 0;
+}
+
 static int on_shutdown(const struct call *c, struct kb_err *err)
 {
 	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
@@ -307,6 +339,8 @@ static const struct {
 	[KB__CONTROL__REQUEST__BODY_SHUTDOWN] = {"shutdown", on_shutdown},
 	[KB__CONTROL__REQUEST__BODY_PRUNE] = {"prune", on_prune},
 	[KB__CONTROL__REQUEST__BODY_IMPORT] = {"import", on_import},
+	[KB__CONTROL__REQUEST__BODY_QUESTIONS] = {"questions", on_questions},
+	[KB__CONTROL__REQUEST__BODY_ANSWER] = {"answer", on_answer},
 };
 
 int kb_request_handle(

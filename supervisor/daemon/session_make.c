@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "main.h"
+#include "policy/policy.h"
 #include "supervisor/base/util.h"
 
 static void on_deadline(void *arg)
@@ -119,6 +120,7 @@ int kb_live_create(struct kb_main *m, const Kb__Control__RunRequest *run, int fd
 	kb_place_enter(place);
 	live->attachment = -1;
 	TAILQ_INIT(&live->watches);
+	TAILQ_INIT(&live->questions);
 	TAILQ_INSERT_TAIL(&m->lives, live, entry);
 	m->n_lives++;
 	r = kb_loop_timer(m->loop, on_deadline, live, &live->deadline, err);
@@ -137,6 +139,8 @@ void kb_live_destroy(struct kb_live *live)
 {
 	while (!TAILQ_EMPTY(&live->watches))
 		kb_watch_destroy(live, TAILQ_FIRST(&live->watches));
+	kb_live_forget_questions(live);
+	kb_bundle_destroy(live->policy);
 	TAILQ_REMOVE(&live->main->lives, live, entry);
 	live->main->n_lives--;
 	kb_place_leave(live->place);
@@ -185,7 +189,7 @@ struct kb_live *kb_live_by_id(struct kb_main *m, ProtobufCBinaryData id)
 }
 
 static int add_watch(struct kb_live *live, struct kb_conn *conn, uint32_t request, uint64_t process,
-	struct kb_err *err)
+	bool connected, struct kb_err *err)
 {
 	struct kb_watch *w;
 
@@ -195,7 +199,8 @@ static int add_watch(struct kb_live *live, struct kb_conn *conn, uint32_t reques
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return kb_err_nomem(err);
-	*w = (struct kb_watch){.conn = conn, .request = request, .process = process};
+	*w = (struct kb_watch){
+		.conn = conn, .request = request, .process = process, .connected = connected};
 	TAILQ_INSERT_TAIL(&live->watches, w, entry);
 	conn->watches++;
 	return 0;
@@ -203,13 +208,19 @@ static int add_watch(struct kb_live *live, struct kb_conn *conn, uint32_t reques
 
 int kb_live_watch(struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err)
 {
-	return add_watch(live, conn, request, 0, err);
+	return add_watch(live, conn, request, 0, false, err);
+}
+
+int kb_live_watch_connected(
+	struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err)
+{
+	return add_watch(live, conn, request, 0, true, err);
 }
 
 int kb_live_watch_exec(struct kb_live *live, uint64_t process, struct kb_conn *conn,
 	uint32_t request, struct kb_err *err)
 {
-	return add_watch(live, conn, request, process, err);
+	return add_watch(live, conn, request, process, false, err);
 }
 
 void kb_live_exec_over(struct kb_live *live, uint64_t process, const struct kb_err *why)

@@ -264,6 +264,18 @@ static int make_meta(struct kb_live *live, const Kb__Control__RunRequest *run,
 	return r;
 }
 
+/* Is there a rule that asks? Then it is needed to say what is asked. */
+static bool asks(const struct kb_bundle *bundle)
+{
+	const struct kb_rule *rules;
+	size_t n = kb_bundle_rules(bundle, &rules);
+
+	for (size_t i = 0; i < n; i++)
+		if (rules[i].action == KB_ASK)
+			return true;
+	return false;
+}
+
 int kb_live_make_messages(
 	struct kb_live *live, const Kb__Control__RunRequest *run, struct kb_err *err)
 {
@@ -283,6 +295,8 @@ int kb_live_make_messages(
 		r = make_meta(live, run, bundle, err);
 	if (r == 0)
 		r = kb_broker_keep(live, bundle, run->bundle, err);
+	if (r == 0 && asks(bundle))
+		live->policy = KB_STEAL(bundle);
 	kb_bundle_destroy(bundle);
 	return r;
 }
@@ -306,6 +320,8 @@ void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret)
 	ret->user = live->user;
 	ret->has_attached = 1;
 	ret->attached = live->attached;
+	ret->has_questions = live->n_questions > 0;
+	ret->questions = (uint32_t)live->n_questions;
 	ret->reason = live->reason;
 	if (live->state != KB_LIVE_ENDED)
 		return;

@@ -453,6 +453,10 @@ static int take_message(struct kb_child *c, const Kb__FromGuest *msg, const uint
 		return 0;
 	case KB__FROM_GUEST__BODY_EGRESS:
 		return take_egress(c, msg->egress, data, len, err);
+	case KB__FROM_GUEST__BODY_QUESTION:
+	case KB__FROM_GUEST__BODY_QUESTION_OVER:
+		pass_in_order(c, NO_PROCESS, data, len);
+		return 0;
 	case KB__FROM_GUEST__BODY_EXITED:
 		pass_in_order(c, msg->exited->process_id, data, len);
 		return 0;

@@ -314,6 +314,11 @@ static int handle_attached(struct kb_guest *g, const struct request *req, struct
 	return pass_to(g, req->msg->attached->session, req);
 }
 
+static int handle_answer(struct kb_guest *g, const struct request *req, struct kb_err *err)
+{
+	return pass_to(g, req->msg->answer->session, req);
+}
+
 static int handle_ack(struct kb_guest *g, const struct request *req, struct kb_err *err)
 {
 	struct kb_child *c = find_child(g, req->msg->ack->session);
@@ -352,6 +357,7 @@ static int (*const handlers[])(struct kb_guest *, const struct request *, struct
 	[KB__TO_GUEST__BODY_ATTACHED] = handle_attached,
 	[KB__TO_GUEST__BODY_ACK] = handle_ack,
 	[KB__TO_GUEST__BODY_SHUTDOWN] = handle_shutdown,
+	[KB__TO_GUEST__BODY_ANSWER] = handle_answer,
 };
 
 static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,

@@ -42,7 +42,23 @@ static void on_failed(const struct kb_err *why, void *arg)
 	lanes->ops.failed(why, lanes->arg);
 }
 
-static const struct kb_notify_ops notify_ops = {.record = on_notify_record, .failed = on_failed};
+static void on_ask(const struct kb_asked *question, void *arg)
+{
+	struct kb_lanes *lanes = arg;
+
+	lanes->ops.ask(question, lanes->arg);
+}
+
+static void on_ask_over(uint64_t number, const char *how, void *arg)
+{
+	struct kb_lanes *lanes = arg;
+
+	lanes->ops.ask_over(number, how, lanes->arg);
+}
+
+/* Questions are lane notify's alone. */
+static const struct kb_notify_ops notify_ops = {
+	.record = on_notify_record, .failed = on_failed, .ask = on_ask, .ask_over = on_ask_over};
 static const struct kb_notify_ops bpf_ops = {.record = on_bpf_record, .failed = on_failed};
 
 int kb_lanes_start(struct kb_lanes *lanes, struct kb_loop *loop,

@@ -18,7 +18,7 @@ struct kb_lanes {
 /* Ahead of the session: a seat in the hub whose descriptors start at first_fd; they are closed. */
 int kb_lanes_prepare(struct kb_lanes *lanes, int first_fd, unsigned seat, struct kb_err *err);
 /* options: as for kb_notify_create; root_fd is taken. From here on the session is seen. use_bpf
- * needs a seat. ops and arg: of both lanes. */
+ * needs a seat. ops and arg: of both lanes; ask and ask_over must be set. */
 int kb_lanes_start(struct kb_lanes *lanes, struct kb_loop *loop,
 	const struct kb_notify_options *options, bool use_bpf, const struct kb_notify_ops *ops,
 	void *arg, struct kb_err *err);

@@ -323,7 +323,10 @@ static void on_collector_failed(const struct kb_err *why, void *arg)
 	end_because(arg, why);
 }
 
-static const struct kb_notify_ops lanes_ops = {.record = on_record, .failed = on_collector_failed};
+static const struct kb_notify_ops lanes_ops = {.record = on_record,
+	.failed = on_collector_failed,
+	.ask = kb_session_send_question,
+	.ask_over = kb_session_send_question_over};
 
 static void on_pressure(bool paused, void *arg)
 {
@@ -340,7 +343,8 @@ static int make_collector(struct kb_session *s, struct kb_err *err)
 		.arch = kb_arch_native(),
 		.root_fd = -1,
 		.init_pid = kb_container_init_pid(s->container),
-		.host_root = "/"};
+		.host_root = "/",
+		.ask_ms = s->setup.ask_ms};
 	int r = kb_container_root(s->container, &options.root_fd, err);
 
 	options.relayed = s->egress != NULL;
@@ -649,6 +653,15 @@ static void handle_egress(struct kb_session *s, Kb__ToGuest *msg)
 		kb_egress_message(s->egress, msg->egress);
 }
 
+static void handle_answer(struct kb_session *s, Kb__ToGuest *msg)
+{
+	const Kb__Answer *answer = msg->answer;
+
+	if (s->lanes.notify && answer->verdict < KB_ANSWER_MAX_)
+		kb_notify_answer(s->lanes.notify, answer->number,
+			(enum kb_asked_answer)answer->verdict, answer->note);
+}
+
 static void (*const handlers[])(struct kb_session *, Kb__ToGuest *) = {
 	[KB__TO_GUEST__BODY_EGRESS] = handle_egress,
 	[KB__TO_GUEST__BODY_START] = handle_start,
@@ -657,6 +670,7 @@ static void (*const handlers[])(struct kb_session *, Kb__ToGuest *) = {
 	[KB__TO_GUEST__BODY_SIGNAL] = handle_signal,
 	[KB__TO_GUEST__BODY_STOP] = handle_stop,
 	[KB__TO_GUEST__BODY_ATTACHED] = handle_attached,
+	[KB__TO_GUEST__BODY_ANSWER] = handle_answer,
 };
 
 static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,

@@ -51,6 +51,9 @@ void kb_session_send_failed(struct kb_session *s, uint64_t process, struct kb_er
 void kb_session_send_started(struct kb_session *s, uint64_t process);
 void kb_session_send_exited(struct kb_session *s, const struct kb_member *m);
 void kb_session_send_ended(struct kb_session *s, int status);
+/* Ops of the collector; arg is the session. */
+void kb_session_send_question(const struct kb_asked *question, void *arg);
+void kb_session_send_question_over(uint64_t number, const char *how, void *arg);
 void kb_session_record_start(struct kb_session *s);
 void kb_session_record_limit(struct kb_session *s, const char *text, uint64_t count);
 void kb_session_record_end(struct kb_session *s, int status);

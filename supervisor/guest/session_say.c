@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -87,6 +88,58 @@ void kb_session_send_ended(struct kb_session *s, int status)
 	ended.reason = s->reason[0] ? s->reason : NULL;
 	msg.body_case = KB__FROM_GUEST__BODY_ENDED;
 	msg.ended = &ended;
+	send_message(s, &msg);
+}
+
+/* "mount(0x7ffd01, 0x0, …)": what a rule can look at, and no more. */
+static void describe_call(const struct kb_asked *q, char *text, size_t size)
+{
+	const char *name = kb_syscall_name(q->arch, q->syscall);
+	size_t at = (size_t)(name ? snprintf(text, size, "%s(", name)
+				  : snprintf(text, size, "syscall_%d(", q->syscall));
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(q->args) && at < size; i++)
+		at += (size_t)snprintf(text + at, size - at, "%s0x%llx", i ? ", " : "",
+			(unsigned long long)q->args[i]);
+	if (at < size)
+		snprintf(text + at, size - at, ")");
+}
+
+#define TEXT_MAX 512 /* of one line of a question; the link takes no more */
+
+void kb_session_send_question(const struct kb_asked *q, void *arg)
+{
+	struct kb_session *s = arg;
+	Kb__Question question = KB__QUESTION__INIT;
+	Kb__FromGuest msg = KB__FROM_GUEST__INIT;
+	char process[TEXT_MAX], call[TEXT_MAX];
+
+	describe_call(q, call, sizeof(call));
+	snprintf(process, sizeof(process), "%s(%u)", q->comm, q->pid);
+	question.session = id_field(s);
+	question.number = q->number;
+	question.process = process;
+	question.call = call;
+	question.rule = q->rule;
+	question.wait_ms = q->wait_ms;
+	msg.body_case = KB__FROM_GUEST__BODY_QUESTION;
+	msg.question = &question;
+	send_message(s, &msg);
+}
+
+void kb_session_send_question_over(uint64_t number, const char *how, void *arg)
+{
+	struct kb_session *s = arg;
+	Kb__QuestionOver over = KB__QUESTION_OVER__INIT;
+	Kb__FromGuest msg = KB__FROM_GUEST__INIT;
+
+	if (s->state == OVER)
+		return;
+	over.session = id_field(s);
+	over.number = number;
+	over.how = (char *)how;
+	msg.body_case = KB__FROM_GUEST__BODY_QUESTION_OVER;
+	msg.question_over = &over;
 	send_message(s, &msg);
 }
 

@@ -188,6 +188,13 @@ static int limit_notify_rate(
 		(unsigned long long)value);
 }
 
+static int limit_ask(
+	struct kb_setup *s, const struct kb_setup_options *o, uint64_t value, struct kb_err *err)
+{
+	s->ask_ms = (uint32_t)KB_MIN(value, (uint64_t)UINT32_MAX / 2);
+	return 0;
+}
+
 static int (*const limit_rows[KB_LIMIT_MAX_])(struct kb_setup *s, const struct kb_setup_options *o,
 	uint64_t value, struct kb_err *err) = {
 	[KB_LIMIT_MEMORY] = limit_memory,
@@ -197,6 +204,7 @@ static int (*const limit_rows[KB_LIMIT_MAX_])(struct kb_setup *s, const struct k
 	[KB_LIMIT_OPEN_FILES] = limit_open_files,
 	[KB_LIMIT_DISK] = limit_disk,
 	[KB_LIMIT_NOTIFY] = limit_notify_rate,
+	[KB_LIMIT_ASK] = limit_ask,
 };
 
 /* The tightest of several limits of one kind. */

@@ -54,6 +54,7 @@ struct kb_setup {
 	bool bpf;		/* recorded by lane bpf */
 	bool network;		/* it has a way out */
 	int64_t time_ms;	/* 0: no bound */
+	uint32_t ask_ms;	/* how long a question stays open; 0: the policy does not say */
 	struct kb_lines limits; /* what is enforced, in words */
 	struct kb_lines missing;
 	char *facts;

@@ -39,6 +39,16 @@ int kb_check_exit(int32_t exit_code, uint32_t signal, struct kb_err *err)
 	return 0;
 }
 
+int kb_check_question(const Kb__Question *msg, uint64_t last, struct kb_err *err)
+{
+	char *lines[] = {msg->process, msg->call};
+
+	if (msg->number <= last)
+		return kb_err_set(err, KB_ERR_INVALID, "the guest asked question %llu after %llu",
+			(unsigned long long)msg->number, (unsigned long long)last);
+	return kb_check_lines(lines, KB_ARRAY_LEN(lines), err);
+}
+
 int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *err)
 {
 	uint32_t count;

@@ -235,6 +235,63 @@ static int on_ended(struct kb_link *link, const Kb__FromGuest *msg, struct kb_er
 	return 0;
 }
 
+/* The texts end on somebody's screen: escaped here, once. */
+static int tell_question(
+	struct kb_link *link, struct kb_link_session *s, const Kb__Question *q, struct kb_err *err)
+{
+	Kb__Role__LinkQuestion told = KB__ROLE__LINK_QUESTION__INIT;
+	Kb__Role__FromLink out = KB__ROLE__FROM_LINK__INIT;
+	KB_FREE char *process = kb_escape_dup(q->process, strlen(q->process));
+	KB_FREE char *call = kb_escape_dup(q->call, strlen(q->call));
+
+	if (!process || !call)
+		return kb_err_nomem(err);
+	told.process = process;
+	told.call = call;
+	told.rule = q->rule;
+	told.session = kb_link_id(s);
+	told.number = q->number;
+	told.wait_ms = q->wait_ms;
+	out.body_case = KB__ROLE__FROM_LINK__BODY_QUESTION;
+	out.question = &told;
+	kb_link_tell_main(link, &out);
+	return 0;
+}
+
+static int on_question(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
+{
+	struct kb_link_session *s = session_of(link, msg->question->session);
+	int r = s ? kb_check_question(msg->question, s->last_question, err) : unknown_session(err);
+
+	if (r < 0)
+		return r;
+	s->last_question = msg->question->number;
+	return tell_question(link, s, msg->question, err);
+}
+
+static int on_question_over(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
+{
+	const Kb__QuestionOver *over = msg->question_over;
+	struct kb_link_session *s = session_of(link, over->session);
+	Kb__Role__LinkQuestionOver told = KB__ROLE__LINK_QUESTION_OVER__INIT;
+	Kb__Role__FromLink out = KB__ROLE__FROM_LINK__INIT;
+	KB_FREE char *how = NULL;
+	int r = s ? kb_check_lines((char **)&over->how, 1, err) : unknown_session(err);
+
+	if (r < 0)
+		return r;
+	how = kb_escape_dup(over->how, strlen(over->how));
+	if (!how)
+		return kb_err_nomem(err);
+	told.session = kb_link_id(s);
+	told.number = over->number;
+	told.how = how;
+	out.body_case = KB__ROLE__FROM_LINK__BODY_QUESTION_OVER;
+	out.question_over = &told;
+	kb_link_tell_main(link, &out);
+	return 0;
+}
+
 static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,
 	int fd, void *arg, struct kb_err *err)
 {
@@ -246,6 +303,8 @@ static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *dat
 		[KB__FROM_GUEST__BODY_RECORDS] = on_records,
 		[KB__FROM_GUEST__BODY_ENDED] = on_ended,
 		[KB__FROM_GUEST__BODY_EGRESS] = on_egress,
+		[KB__FROM_GUEST__BODY_QUESTION] = on_question,
+		[KB__FROM_GUEST__BODY_QUESTION_OVER] = on_question_over,
 	};
 	struct kb_link *link = arg;
 	Kb__FromGuest *msg;

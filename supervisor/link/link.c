@@ -502,6 +502,27 @@ static int on_stop(struct kb_link *link, const Kb__Role__ToLink *msg, int fd, st
 	return 0;
 }
 
+static int on_answer(struct kb_link *link, const Kb__Role__ToLink *msg, int fd, struct kb_err *err)
+{
+	struct kb_link_session *s = kb_link_find(link, msg->answer->session);
+	Kb__Answer answer = KB__ANSWER__INIT;
+	Kb__ToGuest out = KB__TO_GUEST__INIT;
+	struct kb_err why;
+
+	kb_close(&fd);
+	if (!s || s->over)
+		return 0;
+	answer.session = kb_link_id(s);
+	answer.number = msg->answer->number;
+	answer.verdict = msg->answer->verdict;
+	answer.note = msg->answer->note;
+	out.body_case = KB__TO_GUEST__BODY_ANSWER;
+	out.answer = &answer;
+	if (kb_link_tell_guest(link, &out, &why) < 0)
+		kb_log_error("an answer was not sent: %s", why.msg);
+	return 0;
+}
+
 static int on_shutdown(
 	struct kb_link *link, const Kb__Role__ToLink *msg, int fd, struct kb_err *err)
 {
@@ -523,6 +544,7 @@ static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t
 		[KB__ROLE__TO_LINK__BODY_STOP] = on_stop,
 		[KB__ROLE__TO_LINK__BODY_SHUTDOWN] = on_shutdown,
 		[KB__ROLE__TO_LINK__BODY_BROKER] = on_broker,
+		[KB__ROLE__TO_LINK__BODY_ANSWER] = on_answer,
 	};
 	Kb__Role__ToLink *msg = kb__role__to_link__unpack(NULL, len, data);
 	size_t kind = msg ? (size_t)msg->body_case : 0;

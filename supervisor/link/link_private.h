@@ -80,6 +80,7 @@ struct kb_link_session {
 	uint64_t stored;   /* last seq the store was given: the broker's are among them */
 	struct kb_link_egress *egress; /* NULL: loopback only */
 	uint64_t denials, told_records;
+	uint64_t last_question;
 	bool discard; /* its store is gone: blocks are acknowledged and dropped */
 	bool over;    /* ended or failed to start: the guest says no more of it */
 	TAILQ_HEAD(, kb_process) processes;
@@ -149,6 +150,8 @@ extern const struct kb_channel_ops kb_guest_ops; /* arg: struct kb_link */
 int kb_check_hello(const Kb__Hello *msg, const char *build, struct kb_err *err);
 int kb_check_lines(char **lines, size_t n, struct kb_err *err);
 int kb_check_exit(int32_t exit_code, uint32_t signal, struct kb_err *err);
+/* last: the highest number so far. */
+int kb_check_question(const Kb__Question *msg, uint64_t last, struct kb_err *err);
 /* received: the last sequence number so far. */
 int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *err);
 

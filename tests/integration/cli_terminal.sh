@@ -100,6 +100,46 @@ denials_at_the_end() {
     end_stage
 }
 
+# A rule that asks: a screen of its own, then the session's is back; both on the plain and on the
+# alternate screen.
+questions() {
+    printf 'policy asks version 1 extends shell {\n    syscall getpriority ask "be nice?" override\n}\n' \
+        >"$WORK/asks.policy"
+    cat >"$WS/ask.py" <<'END'
+import os, sys
+sys.stdout.write(sys.argv[1] + "before\n")
+sys.stdout.flush()
+try:
+    os.getpriority(os.PRIO_PROCESS, 0)
+    print("it went", "through")
+except OSError:
+    print("it was", "refused")
+END
+    fresh
+    type_line "kbsup run -q --policy $WORK/asks.policy -- sh -c '/usr/bin/python3 ask.py \"\"; /usr/bin/python3 ask.py \"\"; tty >/dev/null && read -r x && echo got \$x'; echo status \$?"
+    see 'waits for your answer (1)'
+    see 'be nice?'
+    ! shows 'before' || fail "the question is on the session's own screen"
+    type_line 'perhaps'
+    see 'One of the letters above'
+    type_line 'o'
+    see 'it went through'
+    see 'waits for your answer (2)'
+    type_line 'd'
+    see 'it was refused'
+    shows 'it went through' || fail "the session's screen is not back"
+    type_line 'typed'
+    see 'got typed'
+    see 'status 0'
+    restored
+    type_line "clear; kbsup run -q --policy $WORK/asks.policy -- /usr/bin/python3 ask.py \$'\\033[?1049h'; echo status \$?"
+    see 'waits for your answer (1)'
+    type_line 'o'
+    see 'status 0'
+    restored
+    end_stage
+}
+
 quiet_when_asked() {
     fresh
     type_line 'kbsup run -q -- echo hello; echo status $?'
@@ -250,6 +290,7 @@ exec_on_a_terminal() {
     end_stage
 }
 
+tap 'a rule that asks has a screen of its own' questions
 tap 'what is said at the start and at the end' opening_and_closing
 tap 'denials are explained at the end' denials_at_the_end
 tap 'quiet when asked' quiet_when_asked
