@@ -35,6 +35,7 @@ struct kb_notify {
 	struct kb_notify_ops ops;
 	void *arg;
 	uint32_t arch;
+	bool relayed; /* connections out are not judged here */
 	int root_fd;
 	struct kb_resolver resolver;
 	struct kb_procs procs;

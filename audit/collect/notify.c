@@ -139,6 +139,7 @@ static void decide(struct kb_seen *seen)
 		.bundle = seen->notify->bundle,
 		.resolver = &seen->notify->resolver,
 		.caller = &seen->caller,
+		.relayed = seen->notify->relayed,
 		.probes = seen->call && seen->call->traits & KB_TRAP_PROBES,
 		.binds = seen->call && seen->call->event == KB_EVENT_BIND,
 	};
@@ -408,6 +409,7 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	notify->ops = *ops;
 	notify->arg = arg;
 	notify->arch = options->arch;
+	notify->relayed = options->relayed;
 	notify->ask_ms = options->ask_ms ? options->ask_ms : KB_ASK_MS_DEFAULT;
 	notify->root_fd = options->root_fd;
 	notify->split = options->split;

@@ -110,6 +110,11 @@ void kb_buf_consume(struct kb_buf *buf, size_t len)
 		buf->head = buf->tail = 0;
 }
 
+bool kb_buf_contains(const struct kb_buf *buf, const char *text)
+{
+	return buf->bytes && memmem(kb_buf_data(buf), kb_buf_len(buf), text, strlen(text));
+}
+
 char *kb_buf_steal_string(struct kb_buf *buf)
 {
 	size_t live = kb_buf_len(buf);

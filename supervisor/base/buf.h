@@ -36,6 +36,7 @@ int kb_buf_append(struct kb_buf *buf, const void *data, size_t len, struct kb_er
 int kb_buf_puts(struct kb_buf *buf, const char *text, struct kb_err *err);
 int kb_buf_printf(struct kb_buf *buf, struct kb_err *err, const char *fmt, ...) KB_PRINTF(3, 4);
 void kb_buf_consume(struct kb_buf *buf, size_t len);
+bool kb_buf_contains(const struct kb_buf *buf, const char *text);
 /* NUL-terminates (the NUL is not counted) and hands over the bytes; free() them. NULL if no memory.
  */
 char *kb_buf_steal_string(struct kb_buf *buf);

@@ -736,9 +736,7 @@ static bool has_output(void *arg)
 {
 	struct expected *e = arg;
 
-	return kb_buf_len(&e->process->out) > 0 &&
-	       memmem(kb_buf_data(&e->process->out), kb_buf_len(&e->process->out), e->text,
-		       strlen(e->text)) != NULL;
+	return kb_buf_contains(&e->process->out, e->text);
 }
 
 void fl_wait_output(struct fl_process *p, const char *text)

@@ -140,8 +140,7 @@ static void ch_data(
 
 	assert_true(len > 0 && len <= KB_SSH_CHUNK);
 	assert_ok(kb_buf_append(is_err ? &c->err : &c->out, data, len, &err));
-	if (c->await &&
-		memmem(kb_buf_data(&c->out), kb_buf_len(&c->out), c->await, strlen(c->await)))
+	if (c->await && kb_buf_contains(&c->out, c->await))
 		kb_loop_stop(c->loop);
 }
 
@@ -213,7 +212,7 @@ static void await_output(struct conn *c, const char *text)
 	struct kb_err err;
 
 	c->await = text;
-	while (!memmem(kb_buf_data(&c->out), kb_buf_len(&c->out), text, strlen(text))) {
+	while (!kb_buf_contains(&c->out, text)) {
 		if (c->done || c->late)
 			fail_msg("'%s' did not come, but: %.*s", text, (int)kb_buf_len(&c->out),
 				(char *)kb_buf_data(&c->out));

@@ -102,6 +102,21 @@ static void test_stays_a_queue(void **state)
 	assert_true(buf.cap < 4096);
 }
 
+static void test_contains_looks_at_what_is_left(void **state)
+{
+	struct kb_err err;
+	KB_BUF_CLEANUP struct kb_buf buf;
+
+	kb_buf_init(&buf, 64);
+	assert_false(kb_buf_contains(&buf, "x"));
+	assert_ok(kb_buf_puts(&buf, "one two", &err));
+	assert_true(kb_buf_contains(&buf, "one t"));
+	kb_buf_consume(&buf, 2);
+	assert_false(kb_buf_contains(&buf, "one"));
+	assert_true(kb_buf_contains(&buf, "two"));
+	assert_false(kb_buf_contains(&buf, "two and more"));
+}
+
 static void test_finish_can_be_repeated(void **state)
 {
 	struct kb_err err;
@@ -123,6 +138,7 @@ int main(void)
 		cmocka_unit_test(test_printf),
 		cmocka_unit_test(test_steal_string),
 		cmocka_unit_test(test_stays_a_queue),
+		cmocka_unit_test(test_contains_looks_at_what_is_left),
 		cmocka_unit_test(test_finish_can_be_repeated),
 	};
 

@@ -106,8 +106,7 @@ static void add_sources(struct args *args, const char *suite)
 		struct kb_buf text KB_BUF_CLEANUP;
 
 		kb_buf_init(&text, 1u << 20);
-		if (kb_file_read(files[i], &text, NULL) == 0 &&
-			memmem(kb_buf_data(&text), kb_buf_len(&text), suite, strlen(suite)))
+		if (kb_file_read(files[i], &text, NULL) == 0 && kb_buf_contains(&text, suite))
 			add(args, files[i]);
 	}
 }
