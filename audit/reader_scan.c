@@ -2,9 +2,10 @@
  *
  * Without a plan, or when the session's last blocks have no index, blocks are decoded one after the
  * other and the processes follow from the records. With a plan, the index of each block is asked
- * first, and blocks that cannot match are not decoded. After such a jump the processes are seeded
- * from the index of the block that is entered: who they are and who made them, and the number of
- * the exec record of what they run, which kb_scan_resolve() fetches when somebody wants to know.
+ * first, and blocks that cannot match are not decoded. From the first such jump on the processes
+ * are seeded from the index of each block that is entered (it lists the processes that block has,
+ * and no others): who they are and who made them, and the number of the exec record of what they
+ * run, which kb_scan_resolve() fetches when somebody wants to know.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ struct kb_scan {
 	bool fresh; /* the cursors stand nowhere yet */
 	struct kb_block_iter iter;
 	bool in_block;
-	bool jumped;
+	bool jumped;	   /* once: what is known of processes is not all there is */
 	uint64_t next_seq; /* of the next record */
 	struct kb_record record;
 	struct kb_processes *procs;
@@ -187,7 +188,6 @@ static int find_block(struct kb_scan *scan, struct kb_err *err)
 	r = skip_blocks(scan, &filter, err);
 	if (r <= 0 || !scan->jumped)
 		return r;
-	scan->jumped = false;
 	r = kb_processes_seed(scan->procs, &filter, err);
 	return r < 0 ? r : 1;
 }

@@ -28,6 +28,11 @@ static void random_record(struct kb_record *r, uint64_t n, char path[128], struc
 	*r = fix_record(KB_EVENT_OPEN, (double)n / 100, pid);
 	snprintf(path, 128, "/home/dev/p%u/src/f%u.c", (unsigned)(n / 500), fix_random() % 50);
 	r->path = fix_bytes(path);
+	/* Long-lived ones are seldom met: a block may be without them, and the next one not. */
+	if (n == 0 || (kind == 5 && fix_random() % 8 == 0)) {
+		kind = n == 0 ? 0 : kind;
+		r->pid = pid = 7;
+	}
 	if (kind == 0) {
 		r->event = KB_EVENT_EXEC;
 		r->ppid = 100 + (uint32_t)(n / 90) + fix_random() % 4;
@@ -48,6 +53,8 @@ static void random_record(struct kb_record *r, uint64_t n, char path[128], struc
 		r->port = 80 + fix_random() % 3;
 		r->address = (struct kb_bytes){addresses[fix_random() % 3], 4};
 		r->host = fix_bytes(fix_random() % 2 ? "a.example" : "b.example");
+		if (fix_random() % 2)
+			r->pid = 0; /* as the broker has it */
 	} else if (kind == 3 && fix_random() % 8 == 0) {
 		r->decision = KB_DECISION_DENIED;
 		r->rule = fix_random() % 4;
@@ -133,6 +140,9 @@ static void change_one(MDB_txn *txn, MDB_dbi filters)
 
 static const char *const questions[] = {
 	"pid = 130",
+	"pid = 7",
+	"event = connect or pid = 7",
+	"event = connect or event = exit",
 	"pid in (101, 179)",
 	"pid = 130 and event = exec",
 	"event = connect",
