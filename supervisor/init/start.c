@@ -347,7 +347,10 @@ static _Noreturn void helper_fail(struct start *s, enum kb_init_stage stage, int
 
 static void run_process(struct start *s)
 {
-	const int flags = CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_CHILD_CLEARTID | SIGCHLD;
+	/* With PARENT_SETTID pid 1 knows whose end it reaps however soon that comes: the number is
+	 * stored before the process first runs. */
+	const int flags = CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID |
+			  CLONE_CHILD_CLEARTID | SIGCHLD;
 	char *stack = mmap(NULL, PROCESS_STACK, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 	pid_t pid;
@@ -356,10 +359,10 @@ static void run_process(struct start *s)
 		helper_fail(s, KB_STAGE_FORK, errno);
 	s->listener = LISTENER_UNSET;
 	s->tid = 1;
-	pid = clone(process_main, stack + PROCESS_STACK, flags, s, NULL, NULL, (pid_t *)&s->tid);
+	pid = clone(process_main, stack + PROCESS_STACK, flags, s, &s->slot->pid, NULL,
+		(pid_t *)&s->tid);
 	if (pid < 0)
 		helper_fail(s, KB_STAGE_FORK, errno);
-	s->slot->pid = pid;
 	wait_listener(s);
 	if (s->listener >= 0 && report(s, KB_INIT_LISTENER, s->listener) < 0)
 		kill(pid, SIGKILL);
