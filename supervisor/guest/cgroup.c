@@ -126,8 +126,10 @@ static void find_in(const struct hierarchy *h, void *arg)
 	if (out->n == KB_CGROUPS_MAX || !group_of(h, find->pid, path))
 		return;
 	last = strrchr(path, '/');
-	if (!last || strcmp(last + 1, find->name) != 0)
+	if (!last || strcmp(last + 1, find->name) != 0) {
+		out->others++;
 		return;
+	}
 	memcpy(out->paths[out->n++], path, sizeof(path));
 	/* On a hybrid machine version 2 has no controllers; do not let it hide version 1's. */
 	if (!h->v2 || out->memory_events[0] == '\0')

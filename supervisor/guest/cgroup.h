@@ -15,11 +15,13 @@
 struct kb_cgroups {
 	char paths[KB_CGROUPS_MAX][KB_CGROUP_PATH]; /* directories */
 	unsigned n;
+	unsigned others;			 /* hierarchies that showed none */
 	char memory_events[KB_CGROUP_PATH + 32]; /* "" when there is none */
 	char pids_events[KB_CGROUP_PATH + 32];
 };
 
-/* Those of a process that are named `name`. Leaves *ret empty when there are none. */
+/* Those of a process that are named `name`. Of one that is just dying not all may show: version 1
+ * has it in the root group then. */
 void kb_cgroups_find(pid_t pid, const char *name, struct kb_cgroups *ret);
 /* How often the kernel killed for memory, and refused a fork. */
 uint64_t kb_cgroups_oom_kills(const struct kb_cgroups *groups);

@@ -184,8 +184,9 @@ static int is_ours(const char *name, void *arg)
 
 static void finish(struct kb_container *c)
 {
-	/* Stopped before kbsup-init could say where it is: look for them by name. */
-	if (c->cgroups.n == 0)
+	/* Stopped before kbsup-init could say where it is, or dying while it was looked up: look
+	 * for them by name. */
+	if (c->cgroups.n == 0 || c->cgroups.others > 0)
 		kb_cgroups_sweep(is_ours, c);
 	if (kb_cgroups_remove(&c->cgroups) > 0 && c->cgroup_tries++ < CGROUP_RETRIES) {
 		kb_source_arm(c->timer, CGROUP_RETRY_MS, NULL);
