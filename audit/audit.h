@@ -354,8 +354,11 @@ struct kb_query {
 /* Checks an expression without a store: 0, or -KB_ERR_USAGE with *err in one line and, appended to
  * screen (may be NULL), the same as people read it: the expression, a caret, what is meant. */
 int kb_query_check(const char *expr, struct kb_buf *screen, struct kb_err *err);
-/* The names of the fields, for completion. */
-const char *const *kb_query_fields(size_t *ret_n);
+/* Offers what may follow `before`, the beginning of an expression (the name of a session may stand
+ * before it): fields, operators, a field's values, "and" and "or". Returns the field whose value is
+ * next, NULL when it is none's: live names (session, agent, machine) are the caller's to offer. */
+typedef void (*kb_offer_fn)(const char *word, const char *help, void *arg);
+const char *kb_query_complete(const char *before, kb_offer_fn offer, void *arg);
 
 int kb_reader_sessions(struct kb_reader *reader, const struct kb_view *view, struct kb_err *err);
 int kb_reader_query(struct kb_reader *reader, const struct kb_query *query,

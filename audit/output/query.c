@@ -206,8 +206,3 @@ int kb_query_check(const char *text, struct kb_buf *screen, struct kb_err *err)
 	}
 	return kb_expr_error_set(text, &error, err);
 }
-
-const char *const *kb_query_fields(size_t *ret_n)
-{
-	return kb_field_names(ret_n);
-}

@@ -8,7 +8,10 @@
 #include "policies.h"
 #include "sessions.h"
 #include "verbs.h"
+#include "supervisor/base/buf.h"
 #include "vm.h"
+
+#define EXPR_MAX (64u << 10)
 
 static void print_policies(void)
 {
@@ -48,13 +51,9 @@ static void print_sessions(bool ended)
 		puts("all\tevery session");
 }
 
-static void print_fields(void)
+static void print_offer(const char *word, const char *help, void *arg)
 {
-	size_t n;
-	const char *const *names = kb_query_fields(&n);
-
-	for (size_t i = 0; i < n; i++)
-		printf("%s\tfield\n", names[i]);
+	printf("%s\t%s\n", word, help);
 }
 
 static void print_machine(const struct kb_vm_info *info, void *arg)
@@ -70,18 +69,39 @@ static void print_machines(struct kb_cli *cli)
 		kb_vm_list(v.vm, false, print_machine, NULL, NULL);
 }
 
-static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+static void print_kind(struct kb_cli *cli, const char *kind)
 {
-	const char *kind = args->operands[0];
-
 	if (!strcmp(kind, "session") || !strcmp(kind, "recorded"))
 		print_sessions(!strcmp(kind, "recorded"));
 	else if (!strcmp(kind, "machine"))
 		print_machines(cli);
-	else if (!strcmp(kind, "field"))
-		print_fields();
-	else
+	else if (!strcmp(kind, "agent") || !strcmp(kind, "policy"))
 		print_policies();
+}
+
+/* The next word of an audit expression, whose words so far follow the kind. */
+static void print_expression(struct kb_cli *cli, const struct kb_args *args)
+{
+	struct kb_buf before KB_BUF_CLEANUP;
+	char *text KB_FREE = NULL;
+	const char *field;
+
+	kb_buf_init(&before, EXPR_MAX);
+	for (size_t i = 1; i < args->n_operands; i++)
+		if (kb_buf_printf(&before, NULL, "%s ", args->operands[i]) < 0)
+			return;
+	text = kb_buf_steal_string(&before);
+	field = text ? kb_query_complete(text, print_offer, NULL) : NULL;
+	if (field)
+		print_kind(cli, strcmp(field, "session") ? field : "recorded");
+}
+
+static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	if (!strcmp(args->operands[0], "field"))
+		print_expression(cli, args);
+	else
+		print_kind(cli, args->operands[0]);
 	return KB_EXIT_OK;
 }
 
@@ -93,7 +113,8 @@ const struct kb_command kb_cmd_complete = {
 		.min = 1,
 		.max = 1,
 		.kind = KB_KIND_WORD,
-		.words = "session|recorded|agent|policy|machine|field"}},
+		.words = "session|recorded|agent|policy|machine|field"},
+		{.name = "WORD", .max = KB_MANY}},
 	.hidden = true,
 	.run = run,
 };

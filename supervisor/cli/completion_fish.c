@@ -52,7 +52,9 @@ static void print_source(FILE *out, enum kb_kind kind, const char *words)
 			fputc(*words == '|' ? ' ' : *words, out);
 		fputc('\'', out);
 	} else if (live) {
-		fprintf(out, " -a '(kbsup __complete %s 2>/dev/null)'", live);
+		/* An expression needs to know what stands before: kbsup audit query … */
+		fprintf(out, " -a '(kbsup __complete %s%s 2>/dev/null)'", live,
+			kind == KB_KIND_EXPR ? " -- (commandline -opc)[4..]" : "");
 	} else if (kind == KB_KIND_DIR) {
 		fputs(" -a '(__fish_complete_directories)'", out);
 	} else if (kind == KB_KIND_ENV) {

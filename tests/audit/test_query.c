@@ -261,13 +261,68 @@ static void test_fields(void **state)
 {
 	size_t n, names_n;
 	const struct kb_field *fields = kb_field_table(&n);
-	const char *const *names = kb_query_fields(&names_n);
+	const char *const *names = kb_field_names(&names_n);
 
 	assert_int_equal(n, 26);
 	assert_int_equal(names_n, n);
 	for (size_t i = 0; i < n; i++) {
 		assert_string_equal(fields[i].name, names[i]);
 		assert_true(fields[i].help[0] != '\0');
+	}
+}
+
+struct offered {
+	const char *sought;
+	unsigned n, found;
+};
+
+static void on_offer(const char *word, const char *help, void *arg)
+{
+	struct offered *o = arg;
+
+	assert_true(help[0] != '\0');
+	o->n++;
+	o->found += o->sought && strcmp(word, o->sought) == 0;
+}
+
+/* What may follow a beginning: how many words, one of them, and the field whose value it is. */
+static const struct {
+	const char *before, *sought;
+	unsigned n;
+	const char *field;
+} completions[] = {
+	{"", "path", 27, NULL},
+	{"last ", "decision", 27, NULL},
+	{"event", "!=", 9, NULL},
+	{"event =", "unlink", KB_EVENT_MAX_ - 1, "event"},
+	{"event=", "unlink", KB_EVENT_MAX_ - 1, "event"},
+	{"event not in (open,", "exec", KB_EVENT_MAX_ - 1, "event"},
+	{"event in (open) ", "and", 2, NULL},
+	{"path ~ \"/a and b/**\"", "or", 2, NULL},
+	{"not (decision = denied and lane = ", "bpf", 4, "lane"},
+	{"last outcome = ", "interrupted", 4, "outcome"},
+	{"flags ~ ", "O_CREAT", 0, "flags"},
+	{"errno = ", "EACCES", 0, "errno"},
+	{"syscall = ", "unlinkat", 0, "syscall"},
+	{"time > ", "yesterday", 2, "time"},
+	{"session = ", NULL, 0, "session"},
+	{"( ( ) ) = , \"", NULL, 2, NULL},
+};
+
+static void test_completions(void **state)
+{
+	for (size_t i = 0; i < KB_ARRAY_LEN(completions); i++) {
+		struct offered o = {.sought = completions[i].sought};
+		const char *field = kb_query_complete(completions[i].before, on_offer, &o);
+
+		if ((completions[i].n && o.n != completions[i].n) ||
+			(o.sought && o.found != 1))
+			fail_msg("'%s': %u words, %u of them '%s'", completions[i].before, o.n,
+				o.found, o.sought ? o.sought : "");
+		if (completions[i].field)
+			assert_string_equal(field, completions[i].field);
+		else
+			assert_null(field);
 	}
 }
 
@@ -298,6 +353,7 @@ int main(void)
 		cmocka_unit_test(test_caret),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_completions),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -33,6 +33,13 @@ bash_offers() {
     expect_equal "$(offered_by_bash audit tree '')" 'all last'
     expect_equal "$(offered_by_bash audit query last deci)" decision
     expect_equal "$(offered_by_bash audit query last event = open and pa)" 'path path2'
+    expect_equal "$(offered_by_bash audit query last event = unl)" unlink
+    expect_equal "$(offered_by_bash audit query last event = open an)" and
+    expect_equal "$(offered_by_bash audit query decision = de)" denied
+    expect_equal "$(offered_by_bash audit query errno = EACC)" EACCES
+    expect_equal "$(offered_by_bash audit query flags '~' O_CRE)" O_CREAT
+    expect_equal "$(offered_by_bash audit query syscall = unlinka)" unlinkat
+    expect_equal "$(offered_by_bash audit query session = la)" last
     expect_equal "$(offered_by_bash run -- mkdi | tr ' ' '\n' | grep -x mkdir | head -1)" mkdir
     mkdir "$WS/sub"
     touch "$WS/one.policy" "$WS/two.txt"
@@ -50,6 +57,8 @@ fish_offers() {
     expect_equal "$(cut -f1 "$WORK/stdout" | sort | tr '\n' ' ')" 'auto bpf notify '
     fish --no-config -c "source $WORK/kbsup.fish; complete -C 'kbsup run --agent she'" >"$WORK/stdout" 2>&1
     expect_equal "$(cut -f1 "$WORK/stdout")" shell
+    fish --no-config -c "source $WORK/kbsup.fish; complete -C 'kbsup audit query last event = unl'" >"$WORK/stdout" 2>&1
+    expect_equal "$(cut -f1 "$WORK/stdout")" unlink
 }
 
 zsh_offers() {
