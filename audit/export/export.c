@@ -15,12 +15,13 @@ struct exporter {
 	int (*row)(struct exporter *e, const struct kb_row *row, FILE *out, struct kb_err *err);
 	int (*end)(struct exporter *e, const struct kb_session *session, FILE *out,
 		struct kb_err *err);
+	const struct kb_view *view;
 	json_t *batch; /* otlp: log records not yet written */
 };
 
 static int jsonl_row(struct exporter *e, const struct kb_row *row, FILE *out, struct kb_err *err)
 {
-	return kb_json_put(kb_json_record(row), true, out, err);
+	return kb_json_put(kb_json_record(row, e->view), true, out, err);
 }
 
 static int ocsf_row(struct exporter *e, const struct kb_row *row, FILE *out, struct kb_err *err)
@@ -102,6 +103,7 @@ int kb_reader_export(struct kb_reader *reader, const char *sessions, const char 
 		return kb_err_hint(err,
 			near ? "did you mean %s?" : "the formats are jsonl, ocsf and otlp", near);
 	}
+	e.view = view;
 	r = kb_reader_resolve(reader, sessions, &list, err);
 	for (size_t i = 0; r == 0 && i < list.n; i++)
 		r = export_session(&e, reader, list.ids[i], view->out, err);

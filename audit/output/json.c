@@ -3,7 +3,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "remedy.h"
 #include "supervisor/base/util.h"
+
+#define ANCESTORS 4u /* of the process whose call was denied */
 
 static bool set(json_t *object, const char *name, json_t *value)
 {
@@ -185,12 +188,46 @@ static bool put_verdict(json_t *o, const struct kb_row *row)
 	       kb_json_text(o, "trust", kb_word(&kb_trust_words, r->trust)) && put_args(o, r);
 }
 
-json_t *kb_json_record(const struct kb_row *row)
+/* Those that made the process, nearest first. */
+static bool put_ancestors(json_t *o, const struct kb_row *row)
+{
+	const struct kb_process *above = row->proc ? row->proc->parent : NULL;
+	json_t *list = json_array();
+	bool ok = list;
+
+	for (unsigned i = 0; i < ANCESTORS && above && ok; i++, above = above->parent) {
+		json_t *one = json_object();
+
+		ok = one && kb_json_number(one, "pid", above->pid) &&
+		     (!above->comm_len || kb_json_bytes(one, "comm", kb_process_comm(above))) &&
+		     json_array_append(list, one) == 0;
+		json_decref(one);
+	}
+	ok = ok && (json_array_size(list) == 0 ||
+			   json_object_set_nocheck(o, "ancestors", list) == 0);
+	json_decref(list);
+	return ok;
+}
+
+static bool put_remedy(json_t *o, const struct kb_row *row, const struct kb_view *view)
+{
+	KB_BUF_CLEANUP struct kb_buf text;
+
+	kb_buf_init(&text, KB_TEXT_MAX);
+	return kb_remedy(&text, view, row, NULL) == 0 &&
+	       (kb_buf_len(&text) == 0 ||
+		       kb_json_bytes(o, "remedy",
+			       (struct kb_bytes){kb_buf_data(&text), kb_buf_len(&text)}));
+}
+
+json_t *kb_json_record(const struct kb_row *row, const struct kb_view *view)
 {
 	json_t *o = json_object();
+	bool plain = row->record->decision == KB_DECISION_ALLOWED;
 
 	if (o && put_identity(o, row) && put_process(o, row) && put_object(o, row) &&
-		put_verdict(o, row))
+		put_verdict(o, row) &&
+		(plain || (put_ancestors(o, row) && put_remedy(o, row, view))))
 		return o;
 	json_decref(o);
 	return NULL;

@@ -81,7 +81,7 @@ static int drain(struct run *run, struct kb_scan *scan, struct kb_err *err)
 		if (run->table)
 			r = kb_table_row(run->table, &row, err);
 		else
-			r = kb_json_put(kb_json_record(&row), true, run->view->out, err);
+			r = kb_json_put(kb_json_record(&row, run->view), true, run->view->out, err);
 		if (r < 0)
 			return r;
 	}

@@ -33,7 +33,8 @@ static int quoted_path(struct kb_buf *out, const struct kb_view *view, const cha
 
 	if (r == 0)
 		r = kb_text_path(out, view, path, err);
-	return r == 0 ? kb_buf_puts(out, "\"", err) : r;
+	/* Files, programs and calls widen what the parents of a policy grant: that needs the word. */
+	return r == 0 ? kb_buf_puts(out, "\" override", err) : r;
 }
 
 static int destination(struct kb_buf *out, const struct kb_row *row, struct kb_err *err)
@@ -65,7 +66,7 @@ int kb_remedy(struct kb_buf *out, const struct kb_view *view, const struct kb_ro
 		return destination(out, row, err);
 	if (!kb_row_path(row, &path) || path.len == 0 || path.data[0] != '/')
 		return r->event == KB_EVENT_SYSCALL && name
-			       ? kb_buf_printf(out, err, "syscall %s allow", name)
+			       ? kb_buf_printf(out, err, "syscall %s allow override", name)
 			       : 0;
 	if (r->event == KB_EVENT_EXEC)
 		return quoted_path(out, view, "exec allow", path, err);

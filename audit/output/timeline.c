@@ -122,7 +122,7 @@ static int put_row(struct timeline *t, const struct kb_row *row, struct kb_err *
 
 static int put_json(struct timeline *t, const struct kb_row *row, struct kb_err *err)
 {
-	json_t *o = kb_json_record(row);
+	json_t *o = kb_json_record(row, t->view);
 	double ms = (double)((int64_t)(row->record->time - t->session->started)) / 1e6;
 
 	if (o && json_object_set_new(o, "offset_ms", json_real(ms)) < 0) {

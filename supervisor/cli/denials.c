@@ -2,12 +2,14 @@
 
 #include <string.h>
 
+#include "supervisor/base/buf.h"
 #include "supervisor/base/str.h"
 
 #define ASKED_MAX   2000 /* records looked at */
 #define SHOWN_MAX   8	 /* kinds shown */
 #define WHAT_COLUMN 34	 /* where the rule starts, when what was denied is short */
 #define RULE_MIN    24	 /* columns of the rule that are always shown */
+#define WHO_MAX	    (4u << 10)
 
 /* Denials that read the same. */
 struct kind {
@@ -15,7 +17,7 @@ struct kind {
 	char *rule;   /* "base.policy:14", or NULL */
 	char *text;   /* the rule as written, or NULL */
 	char *remedy; /* the line that would allow it, or NULL */
-	char *who;    /* "cat(4121) ← sh(4119)" of the first, or NULL */
+	char *who;    /* "cat(4121) ← sh(4119) ← node(4102)" of the first, or NULL */
 	unsigned count;
 };
 
@@ -45,39 +47,18 @@ static void kind_finish(struct kind *kind)
 
 /* ---- What it was ----------------------------------------------------------------------------- */
 
-/* Which calls on paths need which kind of line. */
-static const struct {
-	const char *event, *verb;
-} path_verbs[] = {
-	{"open", "read"},
-	{"exec", "exec"},
-	{"unlink", "write"},
-	{"rmdir", "write"},
-	{"rename", "write"},
-	{"link", "write"},
-	{"symlink", "write"},
-	{"mkdir", "write"},
-	{"mknod", "write"},
-	{"chmod", "write"},
-	{"chown", "write"},
-	{"truncate", "write"},
-	{"xattr", "write"},
-};
-
 static const char *const write_flags[] = {
 	"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND", "O_TMPFILE"};
 
-static const char *access_of(const json_t *record, const char *event)
+/* How an open asked for its file. */
+static const char *access_of(const json_t *record)
 {
 	const char *flags = field(record, "flags");
 
 	for (size_t i = 0; flags && i < KB_ARRAY_LEN(write_flags); i++)
-		if (!strcmp(event, "open") && strstr(flags, write_flags[i]))
+		if (strstr(flags, write_flags[i]))
 			return "write";
-	for (size_t i = 0; i < KB_ARRAY_LEN(path_verbs); i++)
-		if (!strcmp(event, path_verbs[i].event))
-			return path_verbs[i].verb;
-	return NULL;
+	return "read";
 }
 
 static char *target_of(const struct kb_cli *cli, const json_t *record)
@@ -95,47 +76,46 @@ static char *target_of(const struct kb_cli *cli, const json_t *record)
 	return kb_xstrdup(host);
 }
 
-static char *what_of(
-	const json_t *record, const char *event, const char *target, const char *access)
+static char *what_of(const json_t *record, const char *event, const char *target)
 {
 	const char *syscall = field(record, "syscall");
 
-	if (target && access && !strcmp(event, "open"))
-		return kb_xprintf("open %s (%s)", target, access);
+	if (target && !strcmp(event, "open"))
+		return kb_xprintf("open %s (%s)", target, access_of(record));
 	if (target)
 		return kb_xprintf("%s %s", event, target);
 	return kb_xprintf("%s", syscall ? syscall : event);
 }
 
-static char *remedy_of(
-	const json_t *record, const char *event, const char *target, const char *access)
+/* "cat(4121)" */
+static void put_process(struct kb_buf *out, const char *comm, json_int_t pid)
 {
-	const char *syscall = field(record, "syscall");
+	char *name KB_FREE = comm ? kb_escape_dup(comm, strlen(comm)) : NULL;
 
-	if (access && target && field(record, "path"))
-		return strcmp(access, "exec") ? kb_xprintf("fs %s \"%s\" override", access, target)
-					      : kb_xprintf("exec allow \"%s\" override", target);
-	if (target && number(record, "port") && !field(record, "path") && !strcmp(event, "connect"))
-		return kb_xprintf("net connect tcp \"%s\"", target);
-	if (!target && syscall && !strcmp(event, "syscall"))
-		return kb_xprintf("syscall %s allow override", syscall);
-	return NULL;
+	(void)kb_buf_printf(out, NULL, "%s(%d)", name ? name : "?", (int)pid);
 }
 
-/* "cat(4121) ← sh(4119)": as much of the ancestry as the record has. */
+/* "cat(4121) ← sh(4119) ← node(4102)": as much of the ancestry as the record has. */
 static char *who_of(const json_t *record)
 {
 	const char *comm = field(record, "comm"), *exe = field(record, "exe");
 	const char *base = exe ? strrchr(exe, '/') : NULL;
-	json_int_t pid = number(record, "pid");
-	char *name KB_FREE = NULL;
+	struct kb_buf text KB_BUF_CLEANUP;
+	const json_t *above;
+	size_t i;
 
 	if (!comm)
 		comm = base ? base + 1 : exe;
-	if (!comm || !pid)
+	if (!comm || !number(record, "pid"))
 		return NULL;
-	name = kb_escape_dup(comm, strlen(comm));
-	return kb_xprintf("%s(%d)", name ? name : "?", (int)pid);
+	kb_buf_init(&text, WHO_MAX);
+	put_process(&text, comm, number(record, "pid"));
+	json_array_foreach(json_object_get(record, "ancestors"), i, above)
+	{
+		(void)kb_buf_puts(&text, " ← ", NULL);
+		put_process(&text, field(above, "comm"), number(above, "pid"));
+	}
+	return kb_buf_steal_string(&text);
 }
 
 /* "base.policy:14#5f3a9c01" without the hash: that is for programs. */
@@ -149,14 +129,14 @@ static char *rule_of(const json_t *record)
 static struct kind read_kind(const struct kb_cli *cli, const json_t *record)
 {
 	const char *event = field(record, "event") ? field(record, "event") : "call";
-	const char *access = access_of(record, event), *text = field(record, "rule_text");
+	const char *text = field(record, "rule_text"), *remedy = field(record, "remedy");
 	char *target KB_FREE = target_of(cli, record);
 
 	return (struct kind){
-		.what = what_of(record, event, target, access),
+		.what = what_of(record, event, target),
 		.rule = rule_of(record),
 		.text = text ? kb_escape_dup(text, strlen(text)) : NULL,
-		.remedy = remedy_of(record, event, target, access),
+		.remedy = remedy ? kb_xstrdup(remedy) : NULL,
 		.who = who_of(record),
 		.count = 1,
 	};

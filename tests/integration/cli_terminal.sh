@@ -90,6 +90,7 @@ denials_at_the_end() {
     type_line 'kbsup run --name nosy -- sh -c "cat ~/.ssh/id_ed25519; cat ~/.ssh/id_ed25519; true"; echo status $?'
     see 'status 0'
     see 'denied  open ~/.ssh/id_ed25519 (read)'
+    see '← sh('
     see 'by base.policy:'
     see 'fs read "~/.ssh/id_ed25519" override reason'
     see '2 ×'
