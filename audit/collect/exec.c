@@ -163,7 +163,7 @@ static void report_done(struct kb_notify *notify, struct kb_proc *proc, struct k
 static struct kb_exec *winner(const struct kb_proc *proc)
 {
 	char exe[PATH_MAX];
-	ssize_t n = readlinkat(proc->proc_fd, "exe", exe, sizeof(exe));
+	ssize_t n = proc->execs->next ? readlinkat(proc->proc_fd, "exe", exe, sizeof(exe)) : 0;
 
 	for (struct kb_exec *e = proc->execs; n > 0 && e; e = e->next)
 		if (e->held->record.path.len == (size_t)n &&

@@ -211,7 +211,10 @@ static int read_vector(struct reader *r, uint64_t vector)
 	uint64_t pointers[POINTERS];
 
 	while (r->scanned <= KB_ARGV_SCAN_MAX) {
-		ssize_t n = kb_mem_read(r->tid, vector, pointers, sizeof(pointers));
+		/* Nearly every vector ends on the page it begins on. */
+		size_t want = KB_MIN(to_page_end(vector), sizeof(pointers));
+		ssize_t n = kb_mem_read(r->tid, vector, pointers,
+			want < sizeof(*pointers) ? sizeof(*pointers) : want);
 		size_t count = n > 0 ? (size_t)n / sizeof(*pointers) : 0;
 
 		if (count == 0)

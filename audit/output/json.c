@@ -203,8 +203,8 @@ static bool put_ancestors(json_t *o, const struct kb_row *row)
 		     json_array_append(list, one) == 0;
 		json_decref(one);
 	}
-	ok = ok && (json_array_size(list) == 0 ||
-			   json_object_set_nocheck(o, "ancestors", list) == 0);
+	ok = ok &&
+	     (json_array_size(list) == 0 || json_object_set_nocheck(o, "ancestors", list) == 0);
 	json_decref(list);
 	return ok;
 }

@@ -33,7 +33,8 @@ static int quoted_path(struct kb_buf *out, const struct kb_view *view, const cha
 
 	if (r == 0)
 		r = kb_text_path(out, view, path, err);
-	/* Files, programs and calls widen what the parents of a policy grant: that needs the word. */
+	/* Files, programs and calls widen what the parents of a policy grant: that needs the word.
+	 */
 	return r == 0 ? kb_buf_puts(out, "\" override", err) : r;
 }
 

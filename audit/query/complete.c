@@ -6,7 +6,7 @@
 #include "expr.h"
 #include "supervisor/base/util.h"
 
-#define ERRORS_MAX 256  /* error numbers that are asked for names */
+#define ERRORS_MAX 256	/* error numbers that are asked for names */
 #define CALLS_MAX  1024 /* system calls, the same */
 
 enum state { STATE_TERM, STATE_OPERATOR, STATE_VALUE, STATE_LIST, STATE_JOIN };

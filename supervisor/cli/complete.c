@@ -7,8 +7,8 @@
 #include "connect.h"
 #include "policies.h"
 #include "sessions.h"
-#include "verbs.h"
 #include "supervisor/base/buf.h"
+#include "verbs.h"
 #include "vm.h"
 
 #define EXPR_MAX (64u << 10)
@@ -110,10 +110,10 @@ const struct kb_command kb_cmd_complete = {
 	.group = KB_GROUP_OTHER,
 	.summary = "Print live names for completion scripts",
 	.operands = {{.name = "KIND",
-		.min = 1,
-		.max = 1,
-		.kind = KB_KIND_WORD,
-		.words = "session|recorded|agent|policy|machine|field"},
+			     .min = 1,
+			     .max = 1,
+			     .kind = KB_KIND_WORD,
+			     .words = "session|recorded|agent|policy|machine|field"},
 		{.name = "WORD", .max = KB_MANY}},
 	.hidden = true,
 	.run = run,

@@ -315,8 +315,7 @@ static void test_completions(void **state)
 		struct offered o = {.sought = completions[i].sought};
 		const char *field = kb_query_complete(completions[i].before, on_offer, &o);
 
-		if ((completions[i].n && o.n != completions[i].n) ||
-			(o.sought && o.found != 1))
+		if ((completions[i].n && o.n != completions[i].n) || (o.sought && o.found != 1))
 			fail_msg("'%s': %u words, %u of them '%s'", completions[i].before, o.n,
 				o.found, o.sought ? o.sought : "");
 		if (completions[i].field)

@@ -132,27 +132,35 @@ static bool read_components(
 	return true;
 }
 
-/* A name the caller gave, and where it leads. False if it could not be read. */
-static bool read_name(struct kb_bpf *bpf, const struct kb_bpf_view *v, enum kb_bpf_part part,
-	unsigned flags, unsigned which)
+/* A name as the caller gave it. False if it could not be read. */
+static bool read_raw(
+	struct kb_bpf *bpf, const struct kb_bpf_view *v, enum kb_bpf_part part, unsigned which)
 {
-	struct kb_caller caller = {.vpid = v->event->pid, .vtid = v->event->tid, .proc_fd = -1};
 	size_t len = KB_MIN(v->event->len[part], sizeof(bpf->raw[which]) - 1);
 	char *raw = bpf->raw[which];
 
 	memcpy(raw, v->part[part], len);
 	raw[len] = '\0';
 	/* Unreadable: nothing can be said. */
-	if (len == 0 && v->event->flags & KB_BPF_UNREADABLE)
+	return len > 0 || !(v->event->flags & KB_BPF_UNREADABLE);
+}
+
+/* The same, and where it leads. */
+static bool read_name(struct kb_bpf *bpf, const struct kb_bpf_view *v, enum kb_bpf_part part,
+	unsigned flags, unsigned which)
+{
+	struct kb_caller caller = {.vpid = v->event->pid, .vtid = v->event->tid, .proc_fd = -1};
+
+	if (!read_raw(bpf, v, part, which))
 		return false;
 	if (!read_components(v, part - 1, &bpf->base[which]))
 		bpf->base[which].path[0] = '\0';
-	if (len == 0 && v->event->len[part - 1] && flags & KB_RESOLVE_EMPTY) {
+	if (!bpf->raw[which][0] && v->event->len[part - 1] && flags & KB_RESOLVE_EMPTY) {
 		bpf->path[which] = bpf->base[which];
 		return true;
 	}
-	kb_resolve_from(
-		&bpf->resolver, &caller, bpf->base[which].path, raw, flags, &bpf->path[which]);
+	kb_resolve_from(&bpf->resolver, &caller, bpf->base[which].path, bpf->raw[which], flags,
+		&bpf->path[which]);
 	return true;
 }
 
@@ -242,22 +250,20 @@ static void read_paths(struct call *c)
 	bool creates = c->trap->traits & KB_TRAP_CREATES;
 	unsigned access;
 	uint64_t flags;
-	bool named;
 
 	read_flags(c, &flags, &access);
 	if (c->trap->traits & KB_TRAP_OPEN_FLAGS)
 		creates = flags & O_CREAT;
-	named = read_name(bpf, c->view, KB_BPF_PATH, resolve_flags(c, flags), 0);
-	r->trust = named ? KB_TRUST_RACY : KB_TRUST_UNREADABLE;
-	if (read_components(c->view, KB_BPF_FILE, &bpf->file)) {
-		named = true;
+	r->trust = KB_TRUST_RACY;
+	if (read_components(c->view, KB_BPF_FILE, &bpf->path[0])) {
 		/* What the kernel really opened. */
-		bpf->path[0] = bpf->file;
+		read_raw(bpf, c->view, KB_BPF_PATH, 0);
 		r->trust = KB_TRUST_KERNEL;
 		r->created = c->event->flags & KB_BPF_CREATED;
-	}
-	if (!named)
+	} else if (!read_name(bpf, c->view, KB_BPF_PATH, resolve_flags(c, flags), 0)) {
+		r->trust = KB_TRUST_UNREADABLE;
 		return;
+	}
 	set_path(bpf->raw[0], &bpf->path[0], &r->path, &r->path_arg);
 	kb_judge_path(&c->judge, access, &bpf->path[0], creates && !two);
 	if (!c->trap->path2 || !read_name(bpf, c->view, KB_BPF_PATH2, KB_RESOLVE_NOFOLLOW, 1))

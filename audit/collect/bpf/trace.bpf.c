@@ -85,63 +85,79 @@ struct {
 } losses SEC(".maps");
 
 /* ---- Who --------------------------------------------------------------------------------------
+ *
+ * What hangs at a task is read through its type, which costs a load; numbers of a pid lie behind a
+ * variable index, which the verifier wants read by a helper, and that costs twenty loads. So those
+ * are read once: the threads of a process share the level of its namespaces, and nearly every
+ * parent has it too.
  */
 
-/* Whose namespace of a pid is a session's: its own or one of the next above. */
+/* A task's place in its session. */
+struct place {
+	const struct kb_bpf_session *session;
+	struct pid_namespace *ns; /* the session's */
+	int level;		  /* of ns among the task's namespaces */
+};
+
 static __always_inline struct upid *upid_at(struct pid *pid, int level)
 {
+	__u64 at = level;
+
+	asm volatile("%0 &= 31" : "+r"(at)); /* levels end at 32: MAX_PID_NS_LEVEL */
 	return (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-	       level * bpf_core_type_size(struct upid);
+	       at * bpf_core_type_size(struct upid);
 }
 
-/* The session a task belongs to, NULL if to none. What kbsup-init does before the filter is in
- * place is not of the session: such a task has no more filters than kbsup-init itself. */
-static __always_inline struct kb_bpf_session *session_of(struct task_struct *task)
+/* Whose namespace of a pid is a session's: its own or one of the next above. What kbsup-init does
+ * before the filter is in place is not of the session: such a task has no more filters than
+ * kbsup-init itself. */
+static __always_inline bool find_place(struct task_struct *task, struct place *ret)
 {
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct kb_bpf_session *session = NULL;
+	struct pid *pid = task->thread_pid;
+	struct pid_namespace *ns = NULL;
 	int level;
-	__u32 ns;
+	__u32 inum;
 
 	if (!pid)
-		return NULL;
-	level = BPF_CORE_READ(pid, level);
-	for (int i = 0; i < LEVELS_MAX && level >= 0 && !session; i++, level--) {
-		ns = BPF_CORE_READ(upid_at(pid, level), ns, ns.inum);
-		session = bpf_map_lookup_elem(&sessions, &ns);
-	}
-	if (!session || BPF_CORE_READ(task, seccomp.filter_count.counter) <= session->filters)
-		return NULL;
-	return session;
-}
-
-/* The number of a pid in the session's namespace; 0 if it is not of the session. */
-static __always_inline __u32 session_number(const struct kb_bpf_session *session, struct pid *pid)
-{
-	int level;
-
-	if (!pid)
-		return 0;
-	level = BPF_CORE_READ(pid, level);
+		return false;
+	ret->session = NULL;
+	level = pid->level;
 	for (int i = 0; i < LEVELS_MAX && level >= 0; i++, level--) {
 		struct upid *upid = upid_at(pid, level);
 
-		if (BPF_CORE_READ(upid, ns, ns.inum) == session->pid_ns)
-			return BPF_CORE_READ(upid, nr);
+		ns = BPF_CORE_READ(upid, ns);
+		inum = BPF_CORE_READ(ns, ns.inum);
+		ret->session = bpf_map_lookup_elem(&sessions, &inum);
+		if (ret->session)
+			break;
 	}
-	return 0;
+	ret->ns = ns;
+	ret->level = level;
+	return ret->session && task->seccomp.filter_count.counter > ret->session->filters;
 }
 
-static __always_inline __u32 process_number(
-	const struct kb_bpf_session *session, struct task_struct *task)
+/* The number of a pid in the session's namespace; 0 if it is not of the session. */
+static __always_inline __u32 number_at(const struct place *place, struct pid *pid)
 {
-	return session_number(session, BPF_CORE_READ(task, group_leader, thread_pid));
+	struct upid *upid = upid_at(pid, place->level);
+
+	if (!pid || pid->level < place->level || BPF_CORE_READ(upid, ns) != place->ns)
+		return 0;
+	return BPF_CORE_READ(upid, nr);
+}
+
+static __always_inline __u32 process_number(const struct place *place, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+
+	return leader ? number_at(place, leader->thread_pid) : 0;
 }
 
 static __always_inline struct scratch *begin(
-	const struct kb_bpf_session *session, struct task_struct *task, __u32 kind)
+	const struct place *place, struct task_struct *task, __u32 kind)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), pid = process_number(session, task);
+	__u32 cpu = bpf_get_smp_processor_id(), pid = process_number(place, task);
+	struct task_struct *parent = task->real_parent;
 	struct scratch *s;
 
 	if (!pid)
@@ -153,9 +169,9 @@ static __always_inline struct scratch *begin(
 	s->event.time = bpf_ktime_get_ns();
 	s->event.kind = kind;
 	s->event.pid = pid;
-	s->event.tid = session_number(session, BPF_CORE_READ(task, thread_pid));
-	s->event.ppid = process_number(session, BPF_CORE_READ(task, real_parent));
-	s->event.host_tid = BPF_CORE_READ(task, pid);
+	s->event.tid = task->pid == task->tgid ? pid : number_at(place, task->thread_pid);
+	s->event.ppid = parent ? process_number(place, parent) : 0;
+	s->event.host_tid = task->pid;
 	BPF_CORE_READ_STR_INTO(&s->event.comm, task, comm);
 	return s;
 }
@@ -180,19 +196,17 @@ static __always_inline char *data_at(struct scratch *s, __u32 at)
 	return s->data + masked(at);
 }
 
-static __always_inline void count_loss(const struct kb_bpf_session *session, __u32 kind)
+static __always_inline void count_loss(__u32 seat, __u32 kind)
 {
-	__u32 seat = session->seat;
 	struct kb_bpf_lost *lost = bpf_map_lookup_elem(&losses, &seat);
 
 	if (lost && kind < KB_BPF_KINDS)
 		__sync_fetch_and_add(&lost->count[kind], 1);
 }
 
-static __always_inline void send(
-	const struct kb_bpf_session *session, struct scratch *s, __u32 used)
+static __always_inline void send(const struct place *place, struct scratch *s, __u32 used)
 {
-	__u32 seat = session->seat;
+	__u32 seat = place->session->seat;
 	void *ring = bpf_map_lookup_elem(&rings, &seat);
 	__u64 wake, size = masked(used);
 
@@ -202,7 +216,7 @@ static __always_inline void send(
 	wake = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > WAKE_BYTES ? BPF_RB_FORCE_WAKEUP
 								       : BPF_RB_NO_WAKEUP;
 	if (bpf_ringbuf_output(ring, s, sizeof(s->event) + size, wake) != 0)
-		count_loss(session, s->event.kind);
+		count_loss(seat, s->event.kind);
 }
 
 /* The functions below are not static on purpose: the verifier looks at such ones once, not again
@@ -215,6 +229,7 @@ struct walk {
 	struct scratch *s;
 	struct dentry *dentry, *root;
 	struct vfsmount *vfs, *root_vfs;
+	struct dentry *top; /* of vfs */
 	__u32 at;
 	bool done;
 };
@@ -232,17 +247,19 @@ static long walk_step(__u32 index, void *data)
 	w->done = true;
 	if (dentry == w->root && vfs == w->root_vfs)
 		return 1;
-	parent = BPF_CORE_READ(dentry, d_parent);
-	if (dentry == BPF_CORE_READ(vfs, mnt_root)) {
+	if (dentry == w->top) {
 		mount = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
 		above = BPF_CORE_READ(mount, mnt_parent);
 		if (above == mount)
 			return 1; /* the top of everything */
 		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		w->vfs = (void *)above + bpf_core_field_offset(struct mount, mnt);
+		vfs = (void *)above + bpf_core_field_offset(struct mount, mnt);
+		w->vfs = vfs;
+		w->top = BPF_CORE_READ(vfs, mnt_root);
 		w->done = false;
 		return 0;
 	}
+	parent = BPF_CORE_READ(dentry, d_parent);
 	if (dentry == parent)
 		return 1;
 	w->done = false;
@@ -261,16 +278,18 @@ static long walk_step(__u32 index, void *data)
 __noinline __u32 put_path(struct scratch *s, __u32 at, __u32 part, __u64 where)
 {
 	struct path *path = (void *)where;
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct vfsmount *vfs = BPF_CORE_READ(path, mnt);
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct walk w = {.s = s, .at = at};
 	__u32 end;
 
 	if (!s)
 		return at;
 	w.dentry = BPF_CORE_READ(path, dentry);
-	w.vfs = BPF_CORE_READ(path, mnt);
-	w.root = BPF_CORE_READ(task, fs, root.dentry);
-	w.root_vfs = BPF_CORE_READ(task, fs, root.mnt);
+	w.vfs = vfs;
+	w.top = BPF_CORE_READ(vfs, mnt_root);
+	w.root = task->fs->root.dentry;
+	w.root_vfs = task->fs->root.mnt;
 	if (!w.dentry || !w.vfs || part >= KB_BPF_PARTS)
 		return at;
 	bpf_loop(KB_BPF_COMPONENTS, walk_step, &w, 0);
@@ -293,13 +312,12 @@ static __always_inline __u64 path_of(struct file *file)
 
 static __always_inline struct file *file_of(struct task_struct *task, int fd)
 {
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **slots = BPF_CORE_READ(table, fd);
+	struct fdtable *table = task->files->fdt;
 	struct file *file = NULL;
 
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(table, max_fds))
+	if (fd < 0 || (__u32)fd >= table->max_fds)
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
 	return file;
 }
 
@@ -430,26 +448,26 @@ __noinline __u32 put_arguments(struct scratch *s, __u32 at, __u64 vector)
  */
 
 #if defined(__TARGET_ARCH_x86)
-#define CALL_NUMBER(regs) ((int)BPF_CORE_READ(regs, orig_ax))
+#define CALL_NUMBER(regs) ((int)(regs)->orig_ax)
 static __always_inline void read_registers(struct pt_regs *regs, unsigned long long args[6])
 {
-	args[0] = BPF_CORE_READ(regs, di);
-	args[1] = BPF_CORE_READ(regs, si);
-	args[2] = BPF_CORE_READ(regs, dx);
-	args[3] = BPF_CORE_READ(regs, r10);
-	args[4] = BPF_CORE_READ(regs, r8);
-	args[5] = BPF_CORE_READ(regs, r9);
+	args[0] = regs->di;
+	args[1] = regs->si;
+	args[2] = regs->dx;
+	args[3] = regs->r10;
+	args[4] = regs->r8;
+	args[5] = regs->r9;
 }
 #elif defined(__TARGET_ARCH_arm64)
-#define CALL_NUMBER(regs) BPF_CORE_READ(regs, syscallno)
+#define CALL_NUMBER(regs) ((regs)->syscallno)
 static __always_inline void read_registers(struct pt_regs *regs, unsigned long long args[6])
 {
-	args[0] = BPF_CORE_READ(regs, orig_x0); /* regs[0] is the result by now */
-	args[1] = BPF_CORE_READ(regs, regs[1]);
-	args[2] = BPF_CORE_READ(regs, regs[2]);
-	args[3] = BPF_CORE_READ(regs, regs[3]);
-	args[4] = BPF_CORE_READ(regs, regs[4]);
-	args[5] = BPF_CORE_READ(regs, regs[5]);
+	args[0] = regs->orig_x0; /* regs[0] is the result by now */
+	args[1] = regs->regs[1];
+	args[2] = regs->regs[2];
+	args[3] = regs->regs[3];
+	args[4] = regs->regs[4];
+	args[5] = regs->regs[5];
 }
 #endif
 
@@ -497,7 +515,12 @@ static __always_inline __u32 put_address(
 
 static __always_inline __u32 put_call(struct scratch *s, __u32 at, const struct kb_bpf_call *call)
 {
-	if (call->path)
+	bool returned = call->returns_file && s->event.result >= 0;
+
+	/* Where a name starts matters only while nobody knows where it led. */
+	if (returned)
+		at = put_string(s, at, KB_BPF_PATH, argument(s, call->path));
+	else if (call->path)
 		at = put_name(s, at, KB_BPF_BASE, call->dirfd, call->path);
 	if (call->path2)
 		at = put_name(s, at, KB_BPF_BASE2, call->dirfd2, call->path2);
@@ -508,7 +531,7 @@ static __always_inline __u32 put_call(struct scratch *s, __u32 at, const struct 
 			s->event.how, sizeof(s->event.how), (const void *)argument(s, call->how));
 	if (call->fd)
 		at = put_fd(s, at, KB_BPF_FILE, (int)argument(s, call->fd));
-	else if (call->returns_file && s->event.result >= 0)
+	else if (returned)
 		at = put_fd(s, at, KB_BPF_FILE, (int)s->event.result);
 	if (call->exec) {
 		at = put_arguments(s, at, argument(s, call->argv));
@@ -524,10 +547,9 @@ static __always_inline bool is_wanted(__u32 nr, __u32 when)
 	return want && *want & when;
 }
 
-static __always_inline const struct kb_bpf_call *call_of(
-	const struct kb_bpf_session *session, __u32 nr)
+static __always_inline const struct kb_bpf_call *call_of(const struct place *place, __u32 nr)
 {
-	__u32 seat = session->seat;
+	__u32 seat = place->session->seat;
 	void *table = bpf_map_lookup_elem(&tables, &seat);
 
 	return table ? bpf_map_lookup_elem(table, &nr) : NULL;
@@ -541,28 +563,27 @@ int on_sys_exit(__u64 *ctx)
 	long result = ctx[1];
 	__u32 nr = CALL_NUMBER(regs);
 	bool failed = result < 0 && result >= -MAX_ERRNO;
-	const struct kb_bpf_session *session;
 	const struct kb_bpf_call *call;
+	struct place place;
 	struct scratch *s;
 
 	if (!is_wanted(nr, KB_BPF_WANT_EXIT))
 		return 0;
-	session = session_of(task);
-	if (!session)
+	if (!find_place(task, &place))
 		return 0;
-	call = call_of(session, nr);
+	call = call_of(&place, nr);
 	if (!call || !call->report || (call->report == KB_BPF_REPORT_ERRORS && !failed))
 		return 0;
 	/* A program that took over tells of itself. */
 	if (call->exec && !failed)
 		return 0;
-	s = begin(session, task, KB_BPF_CALL);
+	s = begin(&place, task, KB_BPF_CALL);
 	if (!s)
 		return 0;
 	s->event.nr = nr;
 	s->event.result = result;
 	read_registers(regs, s->event.args);
-	send(session, s, put_call(s, 0, call));
+	send(&place, s, put_call(s, 0, call));
 	return 0;
 }
 
@@ -572,25 +593,24 @@ int on_sys_enter(__u64 *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	struct pt_regs *regs = (void *)ctx[0];
-	const struct kb_bpf_session *session;
 	const struct kb_bpf_call *call;
+	struct place place;
 	__u32 nr = ctx[1];
 	struct scratch *s;
 
 	if (!is_wanted(nr, KB_BPF_WANT_ENTER))
 		return 0;
-	session = session_of(task);
-	if (!session)
+	if (!find_place(task, &place))
 		return 0;
-	call = call_of(session, nr);
+	call = call_of(&place, nr);
 	if (!call || !call->exec)
 		return 0;
-	s = begin(session, task, KB_BPF_EXEC_TRY);
+	s = begin(&place, task, KB_BPF_EXEC_TRY);
 	if (!s)
 		return 0;
 	s->event.nr = nr;
 	read_registers(regs, s->event.args);
-	send(session, s, put_call(s, 0, call));
+	send(&place, s, put_call(s, 0, call));
 	return 0;
 }
 
@@ -625,8 +645,8 @@ int on_exec(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct linux_binprm *bprm = (void *)ctx[2];
-	const struct kb_bpf_session *session = session_of(task);
-	struct scratch *s = session ? begin(session, task, KB_BPF_EXEC_DONE) : NULL;
+	struct place place;
+	struct scratch *s = find_place(task, &place) ? begin(&place, task, KB_BPF_EXEC_DONE) : NULL;
 	__u32 at = 0;
 	long n;
 
@@ -644,7 +664,7 @@ int on_exec(__u64 *ctx)
 	}
 	at = put_file(s, at, KB_BPF_FILE, BPF_CORE_READ(task, mm, exe_file));
 	at = put_new_arguments(s, at, task);
-	send(session, s, put_cwd(s, at, KB_BPF_CWD));
+	send(&place, s, put_cwd(s, at, KB_BPF_CWD));
 	return 0;
 }
 
@@ -652,19 +672,18 @@ SEC("tp_btf/sched_process_fork")
 int on_fork(__u64 *ctx)
 {
 	struct task_struct *parent = (void *)ctx[0], *child = (void *)ctx[1];
-	const struct kb_bpf_session *session;
+	struct place place;
 	struct scratch *s;
 
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (child->pid != child->tgid)
 		return 0; /* a thread */
-	session = session_of(child);
-	s = session ? begin(session, child, KB_BPF_FORK) : NULL;
+	s = find_place(child, &place) ? begin(&place, child, KB_BPF_FORK) : NULL;
 	if (!s)
 		return 0;
 	/* CLONE_PARENT gives it another parent than who made it. */
 	if (!s->event.ppid)
-		s->event.ppid = process_number(session, parent);
-	send(session, s, 0);
+		s->event.ppid = process_number(&place, parent);
+	send(&place, s, 0);
 	return 0;
 }
 
@@ -672,19 +691,17 @@ SEC("tp_btf/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
-	struct signal_struct *signal = BPF_CORE_READ(task, signal);
-	const struct kb_bpf_session *session;
+	struct signal_struct *signal = task->signal;
+	struct place place;
 	struct scratch *s;
 
-	if (BPF_CORE_READ(signal, live.counter) != 0)
+	if (signal->live.counter != 0)
 		return 0; /* not the last thread */
-	session = session_of(task);
-	s = session ? begin(session, task, KB_BPF_EXIT) : NULL;
+	s = find_place(task, &place) ? begin(&place, task, KB_BPF_EXIT) : NULL;
 	if (!s)
 		return 0;
-	s->event.status = BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT
-				  ? BPF_CORE_READ(signal, group_exit_code)
-				  : BPF_CORE_READ(task, exit_code);
-	send(session, s, 0);
+	s->event.status =
+		signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->exit_code;
+	send(&place, s, 0);
 	return 0;
 }
