@@ -6,8 +6,8 @@
 #include "text.h"
 
 /* NULL: out of memory. Absent values are left out. A byte string that is not UTF-8 appears escaped,
- * with its exact bytes in NAME_b64. What was not simply allowed also says who led to it, and the line
- * of policy that would allow it. */
+ * with its exact bytes in NAME_b64. What was not simply allowed also says who led to it, and the
+ * line of policy that would allow it. */
 json_t *kb_json_record(const struct kb_row *row, const struct kb_view *view);
 json_t *kb_json_session(const struct kb_session *session);
 /* NAME (and NAME_b64 where needed); false when out of memory. Absent bytes add nothing. */
