@@ -3,6 +3,7 @@
 . "${0%/*}/lib.sh"
 
 rounds=${1:-12}
+section "$rounds rounds of starts, kills and deletions leave nothing"
 RANDOM=${SEED:-4711}
 for i in $(seq "$rounds"); do
 	nice -n 5 "$VMTOOL" start churn >/dev/null 2>&1 &

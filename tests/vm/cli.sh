@@ -7,6 +7,7 @@ export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/conf
 kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }
 json() { python3 -c "import json,sys; d=json.load(sys.stdin); print($1)"; }
 
+section "start, list, status, completion"
 same "bases" "default True True" "$(kb vm base list --json | json '" ".join(str(x) for x in (d[-1]["name"], d[-1]["current"], d[-1]["frozen"]))')"
 same "no machines" "[]" "$(kb vm list --json | json 'd')"
 contains "start says how" "web forked from default in" "$(kb vm start web 2>&1)"
@@ -15,6 +16,7 @@ contains "status has live figures" "live" "$(kb vm status web --json | json 'lis
 contains "status for people" "running" "$(kb vm status web)"
 same "completion" "web" "$(kb __complete machine | cut -f1)"
 
+section "ssh by ssh-config"
 kb vm ssh-config web >"$WORK/ssh"
 for _ in $(seq 100); do
 	out=$(ssh -F "$WORK/ssh" -o BatchMode=yes web.kbsup 'echo in $(hostname)' 2>"$WORK/why") && break
@@ -22,17 +24,26 @@ for _ in $(seq 100); do
 done
 same "ssh by ssh-config ($(tail -1 "$WORK/why"))" "in web" "$out"
 
-out=$( (
-	sleep 1
-	echo
-	sleep 6
-) | VM_LIMIT=10 kb vm console web) || true # ended by its time
-contains "the console takes and shows" "login:" "$out"
+section "the console takes and shows"
+mkfifo "$WORK/keys"
+kb vm console web <"$WORK/keys" >"$WORK/screen" &
+exec 4>"$WORK/keys"
+for _ in $(seq 120); do
+	echo >&4
+	grep -q login: "$WORK/screen" && break
+	sleep 0.5
+done
+kill %%
+wait %% || true
+exec 4>&-
+contains "the prompt" "login:" "$(cat "$WORK/screen")"
 
+section "forward"
 address=$(kb vm forward web 22)
 contains "forward" "127.0.0.1:" "$address"
 contains "what answers there" SSH- "$(timeout 10 bash -c "exec 3<>/dev/tcp/${address/://}; head -c 4 <&3")"
 
+section "fork, suspend, resume, isolate, delete"
 kb vm fork web web2
 same "two" "web web2" "$(kb vm list --json | json '" ".join(m["name"] for m in d)')"
 kb vm suspend web web2
@@ -42,6 +53,7 @@ refused "isolating a running machine" "while it is stopped" kb vm isolate web2
 kb vm stop --now web2
 kb vm isolate web2
 same "isolated" True "$(kb vm status web2 --json | json 'd["isolated"]')"
+section "mistakes are named"
 refused "an unknown machine" "there is no machine nope" kb vm stop nope
 refused "a bad name" "not a name" kb vm start ../x
 refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web

@@ -2,6 +2,7 @@
 # Eight clones at once: all usable, no two alike in anything that must differ.
 . "${0%/*}/lib.sh"
 
+section "eight at once are all usable, at the right time"
 names=(c1 c2 c3 c4 c5 c6 c7 c8)
 start=$(date +%s%N)
 for n in "${names[@]}"; do
@@ -20,11 +21,13 @@ for n in "${names[@]}"; do
 	skew=$((now - $(sed -n 7p "$WORK/$n.id")))
 	[ "${skew#-}" -le 2 ] || fail "$n: its clock is $skew s off"
 done
+section "no two alike in anything that must differ"
 what=('random bytes' 'machine-id' 'boot id' 'MAC' 'host name' 'host key')
 for i in 0 1 2 3 4 5; do
 	same "distinct: ${what[i]}" 8 "$(for n in "${names[@]}"; do sed -n "$((i + 1))p" "$WORK/$n.id"; done | sort -u | grep -c .)"
 done
 same "distinct ports" 8 "$(vm list | grep -o 'port=[0-9]*' | sort -u | grep -c .)"
+section "they are small, and nothing is left of them"
 for n in "${names[@]}"; do
 	[ "$(field "$n" disk)" -le $((1 << 20)) ] || say "$n occupies $(field "$n" disk) bytes"
 	vm delete "$n" &

@@ -11,7 +11,7 @@ await() { # NAME STATE
 	fail "$1 is $(state "$1"), not $2"
 }
 
-say "QEMU killed"
+section "QEMU killed"
 vm start f >/dev/null
 guest f 'echo kept >/root/kept; sync'
 kill -9 "$(field f pid)"
@@ -20,7 +20,7 @@ VM_LIMIT=300 vm start f >/dev/null
 same "recovered by start" running "$(state f)"
 same "its disk is there" kept "$(guest f 'cat /root/kept')"
 
-say "QEMU does not answer"
+section "QEMU does not answer"
 pid=$(field f pid)
 kill -STOP "$pid"
 start=$(date +%s%N)
@@ -31,7 +31,7 @@ same "stop ends it" stopped "$(state f)"
 case $(ps -o stat= -p "$pid") in "" | Z*) ;; *) fail "the hung QEMU is still there" ;; esac
 vm delete f
 
-say "the guest's kernel panics"
+section "the guest's kernel panics"
 vm start p >/dev/null
 guest p 'echo 1 >/proc/sys/kernel/sysrq; (sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &' || true
 await p panicked
@@ -40,7 +40,7 @@ vm stop p
 same "stopped" stopped "$(state p)"
 vm delete p
 
-say "the machine service dies"
+section "the machine service dies"
 vm start a >/dev/null
 guest a 'systemctl mask --runtime --now kbsup-machine >/dev/null 2>&1 &' || true
 sleep 1
@@ -51,7 +51,7 @@ vm stop a
 same "stop works without it" stopped "$(state a)"
 vm delete a
 
-say "operations killed in the middle"
+section "operations killed in the middle"
 for after in 0.02 0.1 0.2 0.4 0.8; do
 	nice -n 5 "$VMTOOL" start k >/dev/null 2>&1 &
 	op=$!
@@ -78,7 +78,7 @@ for after in 0.1 0.5 1 2; do
 	same "answers" k "$(guest k hostname)"
 done
 
-say "two starts at once"
+section "two starts at once"
 vm delete k
 vm start twice >"$WORK/1" &
 vm start twice >"$WORK/2" &
@@ -86,7 +86,7 @@ wait
 same "one process" "$(grep -o 'pid=[0-9]*' "$WORK/1")" "$(grep -o 'pid=[0-9]*' "$WORK/2")"
 rm -f "$WORK"/[12]
 
-say "no room to suspend"
+section "no room to suspend"
 guest twice 'echo still >/run/here'
 (
 	ulimit -f 1024
@@ -95,7 +95,7 @@ guest twice 'echo still >/run/here'
 same "it runs on" running "$(state twice)"
 same "untouched" still "$(guest twice 'cat /run/here')"
 
-say "saved state that does not fit"
+section "saved state that does not fit"
 vm suspend twice
 saved=$VMTOOL_STATE/machines/twice/suspended
 cp "$saved/state" "$saved/state.good"
@@ -119,4 +119,6 @@ refused "memory cut" "memory file" vm start twice
 contains "cold on request" running "$(VM_LIMIT=300 vm start twice cold)"
 refused "a base in use" "needed by" vm base-delete default
 vm delete twice
+
+section "nothing is left"
 nothing_left

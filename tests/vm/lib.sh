@@ -1,14 +1,16 @@
 # What the machine tests share: a base built once per build directory, private sockets, and a check
-# that nothing stays behind. Sourced with VMTOOL, VMTOOL_MACHINE, VM_SOURCES and VM_CACHE set.
+# that nothing stays behind. Sourced with VMTOOL, VMTOOL_MACHINE, VM_SOURCES and VM_CACHE set. Results
+# go to standard output as TAP, one line per `section`; everything else to standard error.
 # shellcheck shell=bash
 set -euo pipefail
+exec 3>&1 >&2
 
 # Where `kbsup vm` looks as well, with these two variables.
 VMTOOL_STATE=$VM_CACHE/kbsup/vm
 WORK=$(mktemp -d /tmp/kbvm.XXXXXX)
 VMTOOL_RUN=$WORK/kbsup/vm
 export VMTOOL_STATE VMTOOL_RUN VMTOOL_MACHINE VMTOOL_QUIET=1
-failures=0
+sections=0 failures=0 failures_before=0 current=
 
 vm() { timeout "${VM_LIMIT:-120}" nice -n 5 "$VMTOOL" "$@"; }
 
@@ -17,6 +19,27 @@ say() { printf '%s\n' "$*" >&2; }
 fail() {
 	say "FAILED: $*"
 	failures=$((failures + 1))
+}
+
+# section NAME: what follows is one test of its own, in the summary as well
+section() {
+	section_end
+	current=$1
+	say "-- $1"
+}
+
+section_end() {
+	[ -n "$current" ] || return 0
+	sections=$((sections + 1))
+	[ "$failures" -eq "$failures_before" ] || printf 'not ' >&3
+	printf 'ok %d - %s\n' "$sections" "$current" >&3
+	failures_before=$failures
+	current=
+}
+
+skip_all() { # REASON
+	printf '1..0 # SKIP %s\n' "$1" >&3
+	exit 0
 }
 
 # same WHAT WANTED GOT
@@ -88,12 +111,20 @@ nothing_left() {
 
 finish() {
 	local code=$?
+	trap - EXIT
+	set +e
+	[ "$code" -eq 0 ] || fail "ended with status $code in: ${current:-the preparation}"
+	if [ "$failures" -ne "$failures_before" ] && [ -z "$current" ]; then current=preparation; fi
+	section_end
+	[ "$sections" -eq 0 ] || printf '1..%d\n' "$sections" >&3
 	clean
 	rm -rf "$WORK"
-	[ "$code" -eq 0 ] || exit "$code"
-	[ "$failures" -eq 0 ] || { say "$failures failed"; exit 1; }
+	[ "$failures" -eq 0 ] || exit 1
 }
 trap finish EXIT
+for program in qemu-system-x86_64 qemu-img mmdebstrap mke2fs; do
+	PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || skip_all "no $program here"
+done
 
 # One test at a time in one cache.
 mkdir -p "$VM_CACHE"

@@ -4,6 +4,7 @@
 # shellcheck disable=SC2016 # single quotes: the machine's shell expands
 . "${0%/*}/lib.sh"
 
+section "a start forks a usable machine"
 out=$(vm start one)
 contains "a start forks" 'forked=1' "$out"
 same "state" running "$(state one)"
@@ -13,7 +14,7 @@ same "tools" ok "$(guest one 'command -v git crun ssh sudo less >/dev/null && ec
 [ "$(field one disk)" -le $((1 << 20)) ] || fail "a fresh clone occupies $(field one disk) bytes"
 contains "a second start finds it" "pid=$(field one pid)" "$(vm start one)"
 
-# sshd comes up with the key that was made here.
+section "sshd comes up with the key that was made here"
 port=$(field one port)
 for _ in $(seq 100); do
 	key=$(ssh-keyscan -t ed25519 -p "$port" 127.0.0.1 2>/dev/null | awk '{ print $3 }') || true
@@ -26,7 +27,7 @@ same "a command over ssh" dev "$(ssh -F none -o BatchMode=yes -o IdentitiesOnly=
 	-o StrictHostKeyChecking=yes -o UserKnownHostsFile="$WORK/known" \
 	-i "$VMTOOL_STATE/client_key" -p "$port" dev@127.0.0.1 whoami)"
 
-# Suspend: on the disk, no process; resume: the same life goes on, at the right time.
+section "suspend: on the disk, no process; resume: the same life goes on, at the right time"
 guest one 'echo disk >/root/disk; echo memory >/run/memory; (sleep 1000 >/dev/null 2>&1 & echo $! >/run/pid)'
 boot=$(guest one 'cat /proc/sys/kernel/random/boot_id')
 vm suspend one
@@ -43,7 +44,7 @@ same "the same boot" "$boot" "$(guest one 'cat /proc/sys/kernel/random/boot_id')
 skew=$(($(date +%s) - $(guest one 'date +%s')))
 [ "${skew#-}" -le 2 ] || fail "the clock is $skew s off after a resume"
 
-# A fork of a running machine: the same memory, another machine; both go on.
+section "a fork of a running machine: the same memory, another machine; both go on"
 out=$(vm fork one two)
 say "fork: $out"
 same "the fork has the memory" memory "$(guest two 'cat /run/memory')"
@@ -57,14 +58,14 @@ guest two 'echo 3 >/proc/sys/vm/drop_caches; cat /root/disk; echo two >/root/dis
 same "disks are apart" one "$(guest one 'echo 3 >/proc/sys/vm/drop_caches; cat /root/disk')"
 refused "a name that is taken" "there is a machine two already" vm fork one two
 
-# A fork can itself be suspended, forked and outlive its source.
+section "a fork can itself be suspended and outlive its source"
 vm suspend two
 vm delete one
 same "gone" '' "$(state one)"
 vm resume two >/dev/null
 same "the fork's disk outlives the source" two "$(guest two 'cat /root/disk')"
 
-# Stop and boot: the disk stays, memory does not.
+section "stop and boot: the disk stays, memory does not"
 VMTOOL_QUIET='' vm stop two 2>&1 | grep -q shutdown: || fail "stop does not ask the machine first"
 same "stopped" stopped "$(state two)"
 refused "nothing to resume" "nothing to resume" vm resume two
