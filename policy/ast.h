@@ -173,9 +173,13 @@ struct kb_stmt {
 	bool read_only;		 /* fs private read */
 	const char *proto;	 /* net: tcp, udp or NULL */
 	struct kb_operands http; /* net: "get /path" */
-	enum kb_secret_from secret_from;
-	enum kb_secret_as secret_as;
-	const char *secret_name; /* header or user */
+	struct {
+		enum kb_secret_from from;
+		enum kb_secret_as as;
+		const char *as_name; /* header or user */
+		const char *placeholder, *url, *url_path;
+		bool intercept;
+	} secret; /* its name and source are ops, its endpoints are except */
 	const struct kb_source *source;
 	unsigned level; /* of its file; see load.c */
 	uint32_t rule;	/* index in the bundle's rule table, set by lower */

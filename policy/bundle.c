@@ -1,7 +1,7 @@
 /* The bundle on the wire and in the store. Reading treats every byte as hostile: counts, indices,
  * enumerations, strings and the shape of the decision tables are checked before anything is used,
  * so that the evaluator and the emitter need no checks of their own. */
-#include "policy/bundle.h"
+#include "policy/bundle_code.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,13 +76,7 @@ const char *kb_bundle_name(const struct kb_bundle *bundle)
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
-/* protobuf-c wants arrays of pointers to messages; all of them live in one arena until packed. */
-struct writer {
-	struct kb_arena arena;
-	bool failed;
-};
-
-static void *wr_alloc(struct writer *wr, size_t size)
+void *kb_wr_alloc(struct kb_bundle_writer *wr, size_t size)
 {
 	void *ret = kb_arena_alloc(&wr->arena, size ? size : 1);
 
@@ -95,26 +89,10 @@ static ProtobufCBinaryData bytes(const char *text)
 	return (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
 }
 
-/* Fill a repeated message field: msgs becomes n messages, each initialised and handed to fill(). */
-#define WRITE_LIST(wr, msg, n_field, field, type, init, vec, fill)                                 \
-	do {                                                                                       \
-		(msg)->field = wr_alloc(wr, (vec)->len * sizeof(*(msg)->field));                   \
-		for (size_t i_ = 0; !(wr)->failed && i_ < (vec)->len; i_++) {                      \
-			type *item_ = wr_alloc(wr, sizeof(*item_));                                \
-			if (!item_)                                                                \
-				break;                                                             \
-			init(item_);                                                               \
-			fill(wr, item_, &(vec)->items[i_]);                                        \
-			(msg)->field[i_] = item_;                                                  \
-			(msg)->n_field = i_ + 1;                                                   \
-		}                                                                                  \
-	} while (0)
-
-#define WRITE_RULE(msg, index) ((msg)->has_rule = (index) != KB_RULE_NONE, (msg)->rule = (index))
 #define WRITE_ERRNUM(msg, value)                                                                   \
 	((msg)->has_errnum = (value) != 0, (msg)->errnum = (uint32_t)(value))
 
-static void write_rule(struct writer *wr, Kb__BundleRule *msg, const struct kb_rule *rule)
+static void write_rule(struct kb_bundle_writer *wr, Kb__BundleRule *msg, const struct kb_rule *rule)
 {
 	(void)wr;
 	msg->id = (char *)rule->id;
@@ -127,7 +105,8 @@ static void write_rule(struct writer *wr, Kb__BundleRule *msg, const struct kb_r
 	msg->record = rule->record;
 }
 
-static void write_mount(struct writer *wr, Kb__BundleMount *msg, const struct kb_mount *mount)
+static void write_mount(
+	struct kb_bundle_writer *wr, Kb__BundleMount *msg, const struct kb_mount *mount)
 {
 	(void)wr;
 	msg->kind = mount->kind;
@@ -138,7 +117,8 @@ static void write_mount(struct writer *wr, Kb__BundleMount *msg, const struct kb
 	msg->has_keep = msg->keep = mount->keep;
 }
 
-static void write_path(struct writer *wr, Kb__BundlePathRule *msg, const struct kb_path_rule *rule)
+static void write_path(
+	struct kb_bundle_writer *wr, Kb__BundlePathRule *msg, const struct kb_path_rule *rule)
 {
 	(void)wr;
 	msg->pattern = bytes(rule->pattern);
@@ -151,7 +131,7 @@ static void write_path(struct writer *wr, Kb__BundlePathRule *msg, const struct 
 }
 
 static void write_landlock(
-	struct writer *wr, Kb__BundleLandlock *msg, const struct kb_landlock_rule *rule)
+	struct kb_bundle_writer *wr, Kb__BundleLandlock *msg, const struct kb_landlock_rule *rule)
 {
 	(void)wr;
 	msg->path = bytes(rule->path);
@@ -160,19 +140,21 @@ static void write_landlock(
 	msg->has_optional = msg->optional = rule->optional;
 }
 
-static void write_strings(struct writer *wr, const char *const *from, size_t *ret_n, char ***ret)
+static void write_strings(
+	struct kb_bundle_writer *wr, const char *const *from, size_t *ret_n, char ***ret)
 {
 	size_t n = 0;
 
 	while (from && from[n])
 		n++;
-	*ret = wr_alloc(wr, n * sizeof(**ret));
+	*ret = kb_wr_alloc(wr, n * sizeof(**ret));
 	for (size_t i = 0; !wr->failed && i < n; i++)
 		(*ret)[i] = (char *)from[i];
 	*ret_n = wr->failed ? 0 : n;
 }
 
-static void write_net(struct writer *wr, Kb__BundleNet *msg, const struct kb_net_rule *rule)
+static void write_net(
+	struct kb_bundle_writer *wr, Kb__BundleNet *msg, const struct kb_net_rule *rule)
 {
 	(void)wr;
 	msg->direction = rule->direction;
@@ -191,18 +173,8 @@ static void write_net(struct writer *wr, Kb__BundleNet *msg, const struct kb_net
 	write_strings(wr, rule->http, &msg->n_http, &msg->http);
 }
 
-static void write_secret(struct writer *wr, Kb__BundleSecret *msg, const struct kb_secret *secret)
-{
-	msg->name = (char *)secret->name;
-	msg->from = secret->from;
-	msg->source = (char *)secret->source;
-	write_strings(wr, secret->for_, &msg->n_for_, &msg->for_);
-	msg->as = secret->as;
-	msg->as_name = (char *)secret->as_name;
-	WRITE_RULE(msg, secret->rule);
-}
-
-static void write_limit(struct writer *wr, Kb__BundleLimit *msg, const struct kb_limit *limit)
+static void write_limit(
+	struct kb_bundle_writer *wr, Kb__BundleLimit *msg, const struct kb_limit *limit)
 {
 	(void)wr;
 	msg->kind = limit->kind;
@@ -212,14 +184,14 @@ static void write_limit(struct writer *wr, Kb__BundleLimit *msg, const struct kb
 }
 
 static void write_interval(
-	struct writer *wr, Kb__BundleInterval *msg, const struct kb_interval *interval)
+	struct kb_bundle_writer *wr, Kb__BundleInterval *msg, const struct kb_interval *interval)
 {
 	(void)wr;
 	msg->lo = interval->lo;
 	msg->hi = interval->hi;
 }
 
-static void write_cond(struct writer *wr, Kb__BundleCond *msg, const struct kb_cond *cond)
+static void write_cond(struct kb_bundle_writer *wr, Kb__BundleCond *msg, const struct kb_cond *cond)
 {
 	msg->arg = cond->arg;
 	msg->width = cond->width;
@@ -228,7 +200,8 @@ static void write_cond(struct writer *wr, Kb__BundleCond *msg, const struct kb_c
 		write_interval);
 }
 
-static void write_clause(struct writer *wr, Kb__BundleClause *msg, const struct kb_clause *clause)
+static void write_clause(
+	struct kb_bundle_writer *wr, Kb__BundleClause *msg, const struct kb_clause *clause)
 {
 	WRITE_LIST(wr, msg, n_conds, conds, Kb__BundleCond, kb__bundle_cond__init, &clause->conds,
 		write_cond);
@@ -238,17 +211,19 @@ static void write_clause(struct writer *wr, Kb__BundleClause *msg, const struct 
 	WRITE_RULE(msg, clause->rule);
 }
 
-static void write_call(struct writer *wr, Kb__BundleCall *msg, const struct kb_table_call *call)
+static void write_call(
+	struct kb_bundle_writer *wr, Kb__BundleCall *msg, const struct kb_table_call *call)
 {
 	msg->nr = (uint32_t)call->nr;
 	WRITE_LIST(wr, msg, n_clauses, clauses, Kb__BundleClause, kb__bundle_clause__init,
 		&call->clauses, write_clause);
 }
 
-static void write_table(struct writer *wr, Kb__BundleTable *msg, const struct kb_table *table)
+static void write_table(
+	struct kb_bundle_writer *wr, Kb__BundleTable *msg, const struct kb_table *table)
 {
 	msg->arch = table->arch;
-	msg->other = wr_alloc(wr, sizeof(*msg->other));
+	msg->other = kb_wr_alloc(wr, sizeof(*msg->other));
 	if (!msg->other)
 		return;
 	kb__bundle_clause__init(msg->other);
@@ -257,12 +232,13 @@ static void write_table(struct writer *wr, Kb__BundleTable *msg, const struct kb
 		write_call);
 }
 
-static void write_defaults(struct writer *wr, Kb__Bundle *msg, const struct kb_bundle *bundle)
+static void write_defaults(
+	struct kb_bundle_writer *wr, Kb__Bundle *msg, const struct kb_bundle *bundle)
 {
 	const struct kb_verdict *path = &bundle->path_default, *net = &bundle->net_default;
 
-	msg->path_default = wr_alloc(wr, sizeof(*msg->path_default));
-	msg->net_default = wr_alloc(wr, sizeof(*msg->net_default));
+	msg->path_default = kb_wr_alloc(wr, sizeof(*msg->path_default));
+	msg->net_default = kb_wr_alloc(wr, sizeof(*msg->net_default));
 	if (wr->failed)
 		return;
 	kb__bundle_path_rule__init(msg->path_default);
@@ -280,7 +256,8 @@ static void write_defaults(struct writer *wr, Kb__Bundle *msg, const struct kb_b
 	WRITE_RULE(msg->net_default, net->rule);
 }
 
-static void write_bundle(struct writer *wr, Kb__Bundle *msg, const struct kb_bundle *bundle)
+static void write_bundle(
+	struct kb_bundle_writer *wr, Kb__Bundle *msg, const struct kb_bundle *bundle)
 {
 	msg->format = KB_BUNDLE_FORMAT;
 	msg->name = (char *)bundle->name;
@@ -299,10 +276,10 @@ static void write_bundle(struct writer *wr, Kb__Bundle *msg, const struct kb_bun
 	WRITE_LIST(wr, msg, n_limits, limits, Kb__BundleLimit, kb__bundle_limit__init,
 		&bundle->limits, write_limit);
 	WRITE_LIST(wr, msg, n_secrets, secrets, Kb__BundleSecret, kb__bundle_secret__init,
-		&bundle->secrets, write_secret);
+		&bundle->secrets, kb_write_secret);
 	WRITE_LIST(wr, msg, n_tables, tables, Kb__BundleTable, kb__bundle_table__init,
 		&bundle->tables, write_table);
-	msg->env = wr_alloc(wr, bundle->env.len * sizeof(*msg->env));
+	msg->env = kb_wr_alloc(wr, bundle->env.len * sizeof(*msg->env));
 	for (size_t i = 0; !wr->failed && i < bundle->env.len; i++)
 		msg->env[msg->n_env++] = bytes(bundle->env.items[i]);
 	write_defaults(wr, msg, bundle);
@@ -310,7 +287,7 @@ static void write_bundle(struct writer *wr, Kb__Bundle *msg, const struct kb_bun
 
 int kb_bundle_encode(const struct kb_bundle *bundle, struct kb_buf *out, struct kb_err *err)
 {
-	struct writer wr = {0};
+	struct kb_bundle_writer wr = {0};
 	Kb__Bundle msg = KB__BUNDLE__INIT;
 	uint8_t *to;
 	size_t size;
@@ -339,82 +316,77 @@ int kb_bundle_encode(const struct kb_bundle *bundle, struct kb_buf *out, struct 
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
-struct reader {
-	struct kb_bundle *bundle;
-	const char *why; /* what is wrong; the first reason stays */
-	bool nomem;
-};
-
-static bool bad(struct reader *rd, const char *why)
+bool kb_rd_bad(struct kb_bundle_reader *rd, const char *why)
 {
 	if (!rd->why)
 		rd->why = why;
 	return false;
 }
 
-static bool nomem(struct reader *rd)
+bool kb_rd_nomem(struct kb_bundle_reader *rd)
 {
 	rd->nomem = true;
 	return false;
 }
 
-static const char *rd_text(struct reader *rd, const char *text)
+const char *kb_rd_text(struct kb_bundle_reader *rd, const char *text)
 {
 	const char *ret = NULL;
 
 	if (!text || !kb_utf8_valid(text, strlen(text)))
-		bad(rd, "a text that is missing or not UTF-8");
+		kb_rd_bad(rd, "a text that is missing or not UTF-8");
 	else if (!(ret = kb_arena_strndup(&rd->bundle->arena, text, strlen(text))))
-		nomem(rd);
+		kb_rd_nomem(rd);
 	return ret;
 }
 
 /* Bytes that must hold no NUL; a path must be absolute and free of "..". */
-static const char *rd_bytes(struct reader *rd, ProtobufCBinaryData data, bool path)
+static const char *rd_bytes(struct kb_bundle_reader *rd, ProtobufCBinaryData data, bool path)
 {
 	const char *ret, *at;
 
 	if (!data.data || !data.len || data.len > 65536 || memchr(data.data, 0, data.len)) {
-		bad(rd, "an empty or overlong text, or a NUL byte in it");
+		kb_rd_bad(rd, "an empty or overlong text, or a NUL byte in it");
 		return NULL;
 	}
 	ret = kb_arena_strndup(&rd->bundle->arena, (const char *)data.data, data.len);
 	if (!ret) {
-		nomem(rd);
+		kb_rd_nomem(rd);
 		return NULL;
 	}
 	for (at = ret; path && (at = strstr(at, "/..")); at += 3)
 		if (!at[3] || at[3] == '/') {
-			bad(rd, "a path with '..'");
+			kb_rd_bad(rd, "a path with '..'");
 			return NULL;
 		}
 	if (path && ret[0] != '/') {
-		bad(rd, "a path that is not absolute");
+		kb_rd_bad(rd, "a path that is not absolute");
 		return NULL;
 	}
 	return ret;
 }
 
-static bool rd_index(struct reader *rd, bool has, uint32_t value, uint32_t *ret)
+bool kb_rd_index(struct kb_bundle_reader *rd, bool has, uint32_t value, uint32_t *ret)
 {
 	*ret = has ? value : KB_RULE_NONE;
-	return !has || value < rd->bundle->rules.len || bad(rd, "a rule index out of range");
+	return !has || value < rd->bundle->rules.len || kb_rd_bad(rd, "a rule index out of range");
 }
 
-static bool rd_decision(struct reader *rd, uint32_t action, uint32_t errnum, uint32_t record)
+static bool rd_decision(
+	struct kb_bundle_reader *rd, uint32_t action, uint32_t errnum, uint32_t record)
 {
 	return (action <= KB_ASK && errnum <= KB_ERRNO_MAX && record <= KB_RECORD_FULL &&
 		       (action != KB_DENY || errnum)) ||
-	       bad(rd, "an action, errno or record level out of range");
+	       kb_rd_bad(rd, "an action, errno or record level out of range");
 }
 
-static bool read_rule(struct reader *rd, const Kb__BundleRule *msg, struct kb_rule *ret)
+static bool read_rule(struct kb_bundle_reader *rd, const Kb__BundleRule *msg, struct kb_rule *ret)
 {
-	*ret = (struct kb_rule){.id = rd_text(rd, msg->id),
-		.file = rd_text(rd, msg->file),
+	*ret = (struct kb_rule){.id = kb_rd_text(rd, msg->id),
+		.file = kb_rd_text(rd, msg->file),
 		.line = msg->line,
-		.text = rd_text(rd, msg->text),
-		.reason = msg->reason ? rd_text(rd, msg->reason) : NULL,
+		.text = kb_rd_text(rd, msg->text),
+		.reason = msg->reason ? kb_rd_text(rd, msg->reason) : NULL,
 		.action = msg->action,
 		.errnum = (int)msg->errnum,
 		.record = msg->record};
@@ -422,7 +394,8 @@ static bool read_rule(struct reader *rd, const Kb__BundleRule *msg, struct kb_ru
 	       rd_decision(rd, msg->action, msg->errnum, msg->record);
 }
 
-static bool read_mount(struct reader *rd, const Kb__BundleMount *msg, struct kb_mount *ret)
+static bool read_mount(
+	struct kb_bundle_reader *rd, const Kb__BundleMount *msg, struct kb_mount *ret)
 {
 	*ret = (struct kb_mount){.kind = msg->kind,
 		.path = rd_bytes(rd, msg->path, true),
@@ -430,11 +403,12 @@ static bool read_mount(struct reader *rd, const Kb__BundleMount *msg, struct kb_
 		.glob = msg->glob,
 		.keep = msg->keep};
 	if (msg->kind > KB_MOUNT_PRIVATE)
-		return bad(rd, "an unknown kind of mount");
-	return ret->path && rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
+		return kb_rd_bad(rd, "an unknown kind of mount");
+	return ret->path && kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }
 
-static bool read_path(struct reader *rd, const Kb__BundlePathRule *msg, struct kb_path_rule *ret)
+static bool read_path(
+	struct kb_bundle_reader *rd, const Kb__BundlePathRule *msg, struct kb_path_rule *ret)
 {
 	*ret = (struct kb_path_rule){.pattern = rd_bytes(rd, msg->pattern, true),
 		.access = msg->access,
@@ -443,57 +417,42 @@ static bool read_path(struct reader *rd, const Kb__BundlePathRule *msg, struct k
 		.record = msg->record,
 		.private_tree = msg->private_};
 	return ret->pattern && rd_decision(rd, msg->action, msg->errnum, msg->record) &&
-	       rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
+	       kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }
 
 static bool read_landlock(
-	struct reader *rd, const Kb__BundleLandlock *msg, struct kb_landlock_rule *ret)
+	struct kb_bundle_reader *rd, const Kb__BundleLandlock *msg, struct kb_landlock_rule *ret)
 {
 	*ret = (struct kb_landlock_rule){.path = rd_bytes(rd, msg->path, true),
 		.access = msg->access,
 		.optional = msg->optional};
-	return ret->path && rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
+	return ret->path && kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }
 
 #define STRINGS_MAX 64
 
 /* A NULL-terminated list; NULL on failure. */
-static const char *const *rd_strings(struct reader *rd, size_t n, char **from)
+static const char *const *rd_strings(struct kb_bundle_reader *rd, size_t n, char **from)
 {
 	const char **list = NULL;
 
 	if (n > STRINGS_MAX)
-		bad(rd, "too many strings in a list");
+		kb_rd_bad(rd, "too many strings in a list");
 	else if (!(list = kb_arena_alloc(&rd->bundle->arena, (n + 1) * sizeof(*list))))
-		nomem(rd);
+		kb_rd_nomem(rd);
 	for (size_t i = 0; list && i < n; i++)
-		if (!(list[i] = rd_text(rd, from[i])))
+		if (!(list[i] = kb_rd_text(rd, from[i])))
 			return NULL;
 	return list;
 }
 
-static bool read_secret(struct reader *rd, const Kb__BundleSecret *msg, struct kb_secret *ret)
-{
-	*ret = (struct kb_secret){.name = rd_text(rd, msg->name),
-		.from = msg->from,
-		.source = rd_text(rd, msg->source),
-		.for_ = rd_strings(rd, msg->n_for_, msg->for_),
-		.as = msg->as,
-		.as_name = msg->as_name ? rd_text(rd, msg->as_name) : NULL};
-	if (msg->from > KB_SECRET_COMMAND || msg->as > KB_SECRET_BASIC ||
-		(msg->as != KB_SECRET_BEARER && !msg->as_name))
-		return bad(rd, "a secret that makes no sense");
-	return ret->name && ret->source && ret->for_ && (!msg->as_name || ret->as_name) &&
-	       rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
-}
-
-static bool read_net(struct reader *rd, const Kb__BundleNet *msg, struct kb_net_rule *ret)
+static bool read_net(struct kb_bundle_reader *rd, const Kb__BundleNet *msg, struct kb_net_rule *ret)
 {
 	size_t len = msg->has_address ? msg->address.len : 0;
 
 	*ret = (struct kb_net_rule){.direction = msg->direction,
 		.protocol = (int)msg->protocol,
-		.host = msg->host ? rd_text(rd, msg->host) : NULL,
+		.host = msg->host ? kb_rd_text(rd, msg->host) : NULL,
 		.address_len = (unsigned)len,
 		.prefix = msg->prefix,
 		.port_lo = (uint16_t)msg->port_lo,
@@ -506,39 +465,30 @@ static bool read_net(struct reader *rd, const Kb__BundleNet *msg, struct kb_net_
 	if (msg->direction > KB_NET_RESOLVE || (len && len != 4 && len != 16) ||
 		msg->prefix > len * 8 || !len == !msg->host || msg->port_lo > msg->port_hi ||
 		msg->port_hi > 65535 || (msg->host && !ret->host))
-		return bad(rd, "a net rule that makes no sense");
+		return kb_rd_bad(rd, "a net rule that makes no sense");
 	if (len)
 		memcpy(ret->address, msg->address.data, len);
 	return rd_decision(rd, msg->action, msg->errnum, msg->record) &&
-	       rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
+	       kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }
 
-static bool read_limit(struct reader *rd, const Kb__BundleLimit *msg, struct kb_limit *ret)
+static bool read_limit(
+	struct kb_bundle_reader *rd, const Kb__BundleLimit *msg, struct kb_limit *ret)
 {
 	*ret = (struct kb_limit){.kind = msg->kind, .value = msg->value, .optional = msg->optional};
 	if (msg->kind >= KB_LIMIT_MAX_ || !msg->value)
-		return bad(rd, "an unknown limit");
-	return rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
+		return kb_rd_bad(rd, "an unknown limit");
+	return kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }
 
-/* Read a repeated message field into a vector of the bundle. */
-#define READ_LIST(rd, vec, n, msgs, max, read)                                                     \
-	({                                                                                         \
-		bool ok_ = (n) <= (max) || bad(rd, "too many " #msgs);                             \
-		for (size_t i_ = 0; ok_ && i_ < (n); i_++) {                                       \
-			__typeof__((vec)->items) slot_ = KB_ARENA_PUSH(&(rd)->bundle->arena, vec); \
-			ok_ = slot_ ? read(rd, (msgs)[i_], slot_) : nomem(rd);                     \
-		}                                                                                  \
-		ok_;                                                                               \
-	})
-
-static bool read_interval(struct reader *rd, const Kb__BundleInterval *msg, struct kb_interval *ret)
+static bool read_interval(
+	struct kb_bundle_reader *rd, const Kb__BundleInterval *msg, struct kb_interval *ret)
 {
 	*ret = (struct kb_interval){msg->lo, msg->hi};
-	return msg->lo <= msg->hi || bad(rd, "an empty interval");
+	return msg->lo <= msg->hi || kb_rd_bad(rd, "an empty interval");
 }
 
-static bool read_cond(struct reader *rd, const Kb__BundleCond *msg, struct kb_cond *ret)
+static bool read_cond(struct kb_bundle_reader *rd, const Kb__BundleCond *msg, struct kb_cond *ret)
 {
 	uint64_t max = msg->width >= 64 ? UINT64_MAX : (1ULL << msg->width) - 1;
 
@@ -546,90 +496,93 @@ static bool read_cond(struct reader *rd, const Kb__BundleCond *msg, struct kb_co
 	if (msg->arg >= KB_CALL_ARGS ||
 		(msg->width != 16 && msg->width != 32 && msg->width != 64) || msg->mask & ~max ||
 		!msg->n_in)
-		return bad(rd, "a condition that makes no sense");
+		return kb_rd_bad(rd, "a condition that makes no sense");
 	if (!READ_LIST(rd, &ret->in, msg->n_in, msg->in, KB_OPERANDS_MAX, read_interval))
 		return false;
 	for (size_t i = 0; i < ret->in.len; i++)
 		if (ret->in.items[i].hi > msg->mask ||
 			(i && ret->in.items[i].lo <= ret->in.items[i - 1].hi))
-			return bad(rd, "intervals out of order");
+			return kb_rd_bad(rd, "intervals out of order");
 	return true;
 }
 
-static bool read_clause(struct reader *rd, const Kb__BundleClause *msg, struct kb_clause *ret)
+static bool read_clause(
+	struct kb_bundle_reader *rd, const Kb__BundleClause *msg, struct kb_clause *ret)
 {
 	*ret = (struct kb_clause){
 		.action = msg->action, .errnum = (int)msg->errnum, .record = msg->record};
 	return rd_decision(rd, msg->action, msg->errnum, msg->record) &&
-	       rd_index(rd, msg->has_rule, msg->rule, &ret->rule) &&
+	       kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule) &&
 	       READ_LIST(rd, &ret->conds, msg->n_conds, msg->conds, KB_BUNDLE_CONDS_MAX, read_cond);
 }
 
-static bool read_call(struct reader *rd, const Kb__BundleCall *msg, struct kb_table_call *ret)
+static bool read_call(
+	struct kb_bundle_reader *rd, const Kb__BundleCall *msg, struct kb_table_call *ret)
 {
 	*ret = (struct kb_table_call){.nr = (int)msg->nr};
 	if (msg->nr > KB_SYSCALL_NR_MAX || !msg->n_clauses)
-		return bad(rd, "a system call number out of range");
+		return kb_rd_bad(rd, "a system call number out of range");
 	if (!READ_LIST(rd, &ret->clauses, msg->n_clauses, msg->clauses, KB_BUNDLE_CLAUSES_MAX,
 		    read_clause))
 		return false;
 	for (size_t i = 0; i < ret->clauses.len; i++)
 		if ((ret->clauses.items[i].conds.len == 0) != (i + 1 == ret->clauses.len))
-			return bad(rd, "a call whose last clause is not its only open one");
+			return kb_rd_bad(rd, "a call whose last clause is not its only open one");
 	return true;
 }
 
-static bool read_table(struct reader *rd, const Kb__BundleTable *msg, struct kb_table *ret)
+static bool read_table(
+	struct kb_bundle_reader *rd, const Kb__BundleTable *msg, struct kb_table *ret)
 {
 	*ret = (struct kb_table){.arch = msg->arch};
 	if (kb_arch_index(msg->arch) < 0 || msg->other->n_conds)
-		return bad(rd, "a table for an unknown architecture");
+		return kb_rd_bad(rd, "a table for an unknown architecture");
 	for (size_t i = 0; i + 1 < rd->bundle->tables.len; i++)
 		if (rd->bundle->tables.items[i].arch == msg->arch)
-			return bad(rd, "two tables for one architecture");
+			return kb_rd_bad(rd, "two tables for one architecture");
 	if (!read_clause(rd, msg->other, &ret->other) ||
 		!READ_LIST(
 			rd, &ret->calls, msg->n_calls, msg->calls, KB_BUNDLE_CALLS_MAX, read_call))
 		return false;
 	for (size_t i = 1; i < ret->calls.len; i++)
 		if (ret->calls.items[i].nr <= ret->calls.items[i - 1].nr)
-			return bad(rd, "system calls out of order");
+			return kb_rd_bad(rd, "system calls out of order");
 	return true;
 }
 
-static bool read_strings(struct reader *rd, const Kb__Bundle *msg)
+static bool read_strings(struct kb_bundle_reader *rd, const Kb__Bundle *msg)
 {
 	if (msg->n_env > KB_BUNDLE_ITEMS_MAX || msg->n_files > KB_FILES_MAX)
-		return bad(rd, "too many strings");
+		return kb_rd_bad(rd, "too many strings");
 	for (size_t i = 0; i < msg->n_env; i++) {
 		const char **slot = KB_ARENA_PUSH(&rd->bundle->arena, &rd->bundle->env);
 
 		if (!slot)
-			return nomem(rd);
+			return kb_rd_nomem(rd);
 		*slot = rd_bytes(rd, msg->env[i], false);
 		if (!*slot || !strchr(*slot, '='))
-			return bad(rd, "an environment entry without '='");
+			return kb_rd_bad(rd, "an environment entry without '='");
 	}
 	for (size_t i = 0; i < msg->n_files; i++) {
 		const char **slot = KB_ARENA_PUSH(&rd->bundle->arena, &rd->bundle->files);
 
 		if (!slot)
-			return nomem(rd);
-		*slot = rd_text(rd, msg->files[i]);
+			return kb_rd_nomem(rd);
+		*slot = kb_rd_text(rd, msg->files[i]);
 		if (!*slot)
 			return false;
 	}
 	return true;
 }
 
-static bool read_defaults(struct reader *rd, const Kb__Bundle *msg)
+static bool read_defaults(struct kb_bundle_reader *rd, const Kb__Bundle *msg)
 {
 	const Kb__BundlePathRule *path = msg->path_default;
 	const Kb__BundleNet *net = msg->net_default;
 	struct kb_verdict *pv = &rd->bundle->path_default, *nv = &rd->bundle->net_default;
 
 	if (!path || !net)
-		return bad(rd, "no defaults");
+		return kb_rd_bad(rd, "no defaults");
 	*pv = (struct kb_verdict){.action = path->action,
 		.errnum = (int)path->errnum,
 		.record = path->record,
@@ -640,17 +593,17 @@ static bool read_defaults(struct reader *rd, const Kb__Bundle *msg)
 		.by_default = true};
 	return rd_decision(rd, path->action, path->errnum, path->record) &&
 	       rd_decision(rd, net->action, net->errnum, net->record) &&
-	       rd_index(rd, path->has_rule, path->rule, &pv->rule) &&
-	       rd_index(rd, net->has_rule, net->rule, &nv->rule);
+	       kb_rd_index(rd, path->has_rule, path->rule, &pv->rule) &&
+	       kb_rd_index(rd, net->has_rule, net->rule, &nv->rule);
 }
 
-static bool read_bundle(struct reader *rd, const Kb__Bundle *msg)
+static bool read_bundle(struct kb_bundle_reader *rd, const Kb__Bundle *msg)
 {
 	struct kb_bundle *b = rd->bundle;
 
 	if (msg->format != KB_BUNDLE_FORMAT)
-		return bad(rd, "another version of the format");
-	b->name = rd_text(rd, msg->name);
+		return kb_rd_bad(rd, "another version of the format");
+	b->name = kb_rd_text(rd, msg->name);
 	return b->name &&
 	       READ_LIST(rd, &b->rules, msg->n_rules, msg->rules, KB_BUNDLE_RULES_MAX, read_rule) &&
 	       READ_LIST(rd, &b->mounts, msg->n_mounts, msg->mounts, KB_BUNDLE_ITEMS_MAX,
@@ -660,8 +613,8 @@ static bool read_bundle(struct reader *rd, const Kb__Bundle *msg)
 		       read_landlock) &&
 	       READ_LIST(rd, &b->net, msg->n_net, msg->net, KB_BUNDLE_ITEMS_MAX, read_net) &&
 	       READ_LIST(rd, &b->limits, msg->n_limits, msg->limits, KB_LIMIT_MAX_, read_limit) &&
-	       READ_LIST(rd, &b->secrets, msg->n_secrets, msg->secrets, KB_BUNDLE_ITEMS_MAX,
-		       read_secret) &&
+	       READ_LIST(rd, &b->secrets, msg->n_secrets, msg->secrets, KB_SECRETS_MAX,
+		       kb_read_secret) &&
 	       READ_LIST(rd, &b->tables, msg->n_tables, msg->tables, KB_ARCHES, read_table) &&
 	       read_strings(rd, msg) && read_defaults(rd, msg);
 }
@@ -703,7 +656,7 @@ int kb_bundle_parse(const uint8_t *data, size_t len, struct kb_bundle **ret, str
 {
 	struct kb_bundle *bundle KB_CLEANUP(cleanup_bundle) = kb_bundle_new();
 	Kb__Bundle *msg KB_CLEANUP(cleanup_message) = NULL;
-	struct reader rd = {.bundle = bundle};
+	struct kb_bundle_reader rd = {.bundle = bundle};
 
 	if (!bundle)
 		return kb_err_nomem(err);

@@ -146,6 +146,12 @@ static void check_net(struct checker *ck, const struct kb_stmt *stmt)
 		kb_net_parse(stmt, &stmt->ops.items[i], rules, &ck->scratch, ck->diags);
 }
 
+static void check_secret(struct checker *ck, const struct kb_stmt *stmt)
+{
+	if (stmt->kind == KB_STMT_SECRET)
+		kb_secret_check(ck->policy, stmt, &ck->scratch, ck->diags);
+}
+
 /* ---- System calls ---------------------------------------------------------------------------- */
 
 static bool conds_equal(const struct kb_call_rule *a, const struct kb_call_rule *b)
@@ -241,7 +247,7 @@ int kb_check(struct kb_policy *policy, const struct kb_policy_options *opts, str
 {
 	static void (*const each[])(struct checker *, const struct kb_stmt *) = {
 		check_default_action, check_override, check_tightens, check_observe,
-		check_groups_version, check_env, check_limit, check_net};
+		check_groups_version, check_env, check_limit, check_net, check_secret};
 	struct checker ck = {.policy = policy, .opts = opts, .diags = diags};
 	struct kb_fs_items items = {0};
 	int r = 0;

@@ -151,6 +151,36 @@ static void put_net(struct writer *w, const struct kb_question *q, const struct 
 		put(w, "network: the session's network namespace has only loopback\n");
 }
 
+/* What the broker does besides with what is said to this host. */
+static void put_broker(
+	struct writer *w, const struct kb_bundle *bundle, const struct kb_question *q)
+{
+	static const char *const ways[] = {"header ", "Authorization: Bearer",
+		"Authorization: Basic, user ", "what the client puts in a header"};
+	const struct kb_net_rule *rule = kb_bundle_find_host(
+		bundle, KB_NET_CONNECT, q->protocol, q->host, (uint16_t)q->port);
+
+	if (rule && rule->http && rule->http[0])
+		put(w, "requests: only those the rule lists; TLS is opened by the broker to see "
+		       "them\n");
+	for (size_t i = 0; i < bundle->secrets.len; i++) {
+		const struct kb_secret *secret = &bundle->secrets.items[i];
+
+		for (size_t j = 0; j < secret->n_endpoints; j++) {
+			if (!kb_endpoint_matches(&secret->endpoints[j], q->host, (uint16_t)q->port))
+				continue;
+			put(w, "secret: ");
+			put_escaped(w, secret->name);
+			put(w, " is put into requests, as %s", ways[secret->as]);
+			put_escaped(w, secret->as_name ? secret->as_name : "");
+			put(w, secret->intercept ? ", by opening TLS" : "");
+			put(w, ", by ");
+			put_rule(w, bundle, secret->rule);
+			put(w, "\n");
+		}
+	}
+}
+
 /* A line that would have made it otherwise. */
 static void put_remedy(
 	struct writer *w, const struct kb_question *q, const struct kb_answer *answer)
@@ -198,6 +228,8 @@ static int render_text(const struct kb_bundle *bundle, const struct kb_program *
 	}
 	if (answer->has_net)
 		put_net(&w, q, answer);
+	if (answer->has_net && q->host && answer->net.action == KB_ALLOW)
+		put_broker(&w, bundle, q);
 	put_remedy(&w, q, answer);
 	return w.r;
 }

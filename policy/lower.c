@@ -241,6 +241,19 @@ static int push_env(struct kb_lower *lo, const char *entry)
 	return 0;
 }
 
+/* The session's variable of this name holds a placeholder. */
+static bool is_secret(const struct kb_policy *policy, const char *name, size_t len)
+{
+	for (size_t i = 0; i < policy->stmts.len; i++) {
+		const struct kb_stmt *stmt = policy->stmts.items[i];
+
+		if (stmt->kind == KB_STMT_SECRET && strlen(stmt->ops.items[0].text) == len &&
+			!strncmp(stmt->ops.items[0].text, name, len))
+			return true;
+	}
+	return false;
+}
+
 static int lower_env(struct kb_lower *lo)
 {
 	const char *const *env = lo->opts ? lo->opts->env : NULL;
@@ -250,7 +263,7 @@ static int lower_env(struct kb_lower *lo)
 		size_t len = strcspn(*env, "=");
 		const struct kb_stmt *stmt = (*env)[len] ? env_rule(lo->policy, *env, len) : NULL;
 
-		if (stmt && stmt->verb == KB_VERB_PASS &&
+		if (stmt && stmt->verb == KB_VERB_PASS && !is_secret(lo->policy, *env, len) &&
 			push_env(lo, kb_arena_strndup(arena, *env, strlen(*env))) < 0)
 			return -1;
 	}
@@ -409,57 +422,13 @@ static int lower_limits(struct kb_lower *lo)
 	return 0;
 }
 
-/* ---- Secrets --------------------------------------------------------------------------------- */
-
-static int lower_secret(struct kb_lower *lo, const struct kb_stmt *stmt)
-{
-	struct kb_arena *arena = &lo->bundle->arena;
-	struct kb_secret *slot = KB_ARENA_PUSH(arena, &lo->bundle->secrets);
-	const char **targets = kb_arena_alloc(arena, (stmt->except.len + 1) * sizeof(*targets));
-
-	if (!slot || !targets)
-		return -1;
-	for (size_t i = 0; i < stmt->except.len; i++) {
-		targets[i] = dup_text(lo, stmt->except.items[i].text);
-		if (!targets[i])
-			return -1;
-	}
-	*slot = (struct kb_secret){.name = dup_text(lo, stmt->ops.items[0].text),
-		.from = stmt->secret_from,
-		.source = dup_text(lo, stmt->ops.items[1].text),
-		.for_ = targets,
-		.as = stmt->secret_as,
-		.as_name = dup_text(lo, stmt->secret_name),
-		.rule = stmt->rule};
-	return slot->name && slot->source && (!stmt->secret_name || slot->as_name) ? 0 : -1;
-}
-
-/* The nearest file's word on a name. */
-static int lower_secrets(struct kb_lower *lo)
-{
-	for (size_t i = 0; i < lo->policy->stmts.len; i++) {
-		const struct kb_stmt *stmt = lo->policy->stmts.items[i];
-		bool nearest = stmt->kind == KB_STMT_SECRET;
-
-		for (size_t j = 0; nearest && j < lo->policy->stmts.len; j++) {
-			const struct kb_stmt *other = lo->policy->stmts.items[j];
-
-			nearest = other->kind != KB_STMT_SECRET || other->level >= stmt->level ||
-				  strcmp(other->ops.items[0].text, stmt->ops.items[0].text) != 0;
-		}
-		if (nearest && lower_secret(lo, stmt) < 0)
-			return -1;
-	}
-	return 0;
-}
-
 /* ---- All ------------------------------------------------------------------------------------- */
 
 int kb_policy_lower(const struct kb_policy *policy, const struct kb_policy_options *options,
 	struct kb_buf *out, struct kb_diags *diags, struct kb_err *err)
 {
 	static int (*const steps[])(struct kb_lower *) = {lower_rules, lower_calls, kb_lower_fs,
-		kb_lower_net, lower_env, lower_limits, lower_secrets};
+		kb_lower_net, lower_env, lower_limits, kb_lower_secrets};
 	struct kb_lower lo = {
 		.policy = (struct kb_policy *)policy, .opts = options, .diags = diags};
 	size_t errors = kb_diags_errors(diags);

@@ -15,6 +15,7 @@ struct kb_lower {
 /* 0, or -1 when out of memory; mistakes are diagnosed. */
 int kb_lower_fs(struct kb_lower *lo);
 int kb_lower_net(struct kb_lower *lo);
+int kb_lower_secrets(struct kb_lower *lo);
 
 /* Shared with check. The statement must have its two operands. */
 int kb_limit_parse(const struct kb_stmt *stmt, struct kb_limit *ret, struct kb_diags *diags);
@@ -23,3 +24,10 @@ int kb_limit_parse(const struct kb_stmt *stmt, struct kb_limit *ret, struct kb_d
 #define KB_NET_PER_TARGET 2
 int kb_net_parse(const struct kb_stmt *stmt, const struct kb_operand *target,
 	struct kb_net_rule ret[KB_NET_PER_TARGET], struct kb_arena *arena, struct kb_diags *diags);
+/* One endpoint of a secret ("host:port", "https://host", "http://127.0.0.1:8080"). 0, or -1 after a
+ * diagnostic. */
+int kb_endpoint_parse(const struct kb_stmt *stmt, const struct kb_operand *op,
+	struct kb_endpoint *ret, struct kb_arena *arena, struct kb_diags *diags);
+/* Everything about a secret that one statement shows; diagnosed. */
+void kb_secret_check(const struct kb_policy *policy, const struct kb_stmt *stmt,
+	struct kb_arena *scratch, struct kb_diags *diags);

@@ -30,9 +30,10 @@ bool kb_parse_name_ends(const struct kb_parser *ps);
 int kb_parse_errno(struct kb_parser *ps, struct kb_stmt *stmt, int fallback);
 /* parse_blocks.c */
 int kb_parse_net(struct kb_parser *ps, struct kb_stmt *stmt);
-int kb_parse_secret(struct kb_parser *ps, struct kb_stmt *stmt);
 int kb_parse_agent(struct kb_parser *ps, struct kb_unit *unit);
 int kb_parse_test(struct kb_parser *ps, struct kb_unit *unit);
 int kb_parse_returns(struct kb_parser *ps, struct kb_expect *expect);
+/* parse_secret.c */
+int kb_parse_secret(struct kb_parser *ps, struct kb_stmt *stmt);
 /* A condition up to and with its closing brace (parse_cond.c). */
 int kb_parse_cond(struct kb_parser *ps, struct kb_alts *ret);

@@ -1,4 +1,4 @@
-/* Statements with a shape of their own (net, secret), and the agent and test blocks. */
+/* Statements with a shape of their own (net), and the agent and test blocks. */
 #include <string.h>
 
 #include "policy/parse.h"
@@ -95,71 +95,6 @@ int kb_parse_net(struct kb_parser *ps, struct kb_stmt *stmt)
 		return kb_parse_fail(ps, "http only after connect");
 	kb_parse_next(ps);
 	return parse_http(ps, stmt);
-}
-
-/* ---- secret ---------------------------------------------------------------------------------- */
-
-/* from env NAME? | file "path" | command "…" */
-static int parse_from(struct kb_parser *ps, struct kb_stmt *stmt)
-{
-	static const char *const names[] = {"env", "file", "command"};
-
-	for (size_t i = 0; i < KB_ARRAY_LEN(names); i++) {
-		if (!kb_parse_accept(ps, names[i]))
-			continue;
-		stmt->secret_from = (enum kb_secret_from)i;
-		if (kb_parse_peek(ps)->kind == KB_TOK_STRING)
-			return kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
-		if (i)
-			return kb_parse_fail(ps, "it in quotes");
-		/* env alone: the variable of the same name */
-		if (kb_parse_name_ends(ps) || kb_parse_is(ps, "for"))
-			return kb_parse_push(ps, &stmt->ops, &ps->tokens->items[ps->at - 3]);
-		return kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
-	}
-	return kb_parse_fail(ps, "env, file or command");
-}
-
-static int parse_as(struct kb_parser *ps, struct kb_stmt *stmt)
-{
-	static const char *const names[] = {"header", "bearer", "basic"};
-
-	for (size_t i = 0; i < KB_ARRAY_LEN(names); i++) {
-		if (!kb_parse_accept(ps, names[i]))
-			continue;
-		stmt->secret_as = (enum kb_secret_as)i;
-		if (i == KB_SECRET_BEARER)
-			return 0;
-		if (kb_parse_peek(ps)->kind != KB_TOK_STRING)
-			return kb_parse_fail(
-				ps, i ? "the user in quotes" : "the header's name in quotes");
-		stmt->secret_name = kb_parse_next(ps)->text;
-		return 0;
-	}
-	return kb_parse_fail(ps, "header, bearer or basic");
-}
-
-/* secret NAME from … for "host:port" … as … */
-int kb_parse_secret(struct kb_parser *ps, struct kb_stmt *stmt)
-{
-	int r;
-
-	if (kb_parse_name_ends(ps))
-		return kb_parse_fail(ps, "the secret's name");
-	r = kb_parse_push(ps, &stmt->ops, kb_parse_next(ps));
-	if (!r)
-		r = kb_parse_expect(ps, "from");
-	if (!r)
-		r = parse_from(ps, stmt);
-	if (!r)
-		r = kb_parse_expect(ps, "for");
-	if (!r && kb_parse_peek(ps)->kind != KB_TOK_STRING)
-		r = kb_parse_fail(ps, "an endpoint in quotes, like \"api.example.com:443\"");
-	while (!r && kb_parse_peek(ps)->kind == KB_TOK_STRING)
-		r = kb_parse_push(ps, &stmt->except, kb_parse_next(ps));
-	if (!r)
-		r = kb_parse_expect(ps, "as");
-	return r ? r : parse_as(ps, stmt);
 }
 
 /* ---- agent ----------------------------------------------------------------------------------- */

@@ -185,18 +185,34 @@ struct kb_net_rule {
 				    at. NULL-terminated */
 };
 
-/* A secret that the broker adds to requests; its value never enters the session. */
-enum kb_secret_from { KB_SECRET_ENV, KB_SECRET_FILE, KB_SECRET_COMMAND };
-enum kb_secret_as { KB_SECRET_HEADER, KB_SECRET_BEARER, KB_SECRET_BASIC };
+/* Where a secret may go. */
+struct kb_endpoint {
+	const char *host; /* lower case; "*." in front stands for any subdomain; or an address */
+	uint16_t port;
+	bool tls; /* spoken to it; false only where the policy wrote http:// */
+};
+/* host: lower case, or an address as inet_ntop() writes it. */
+bool kb_endpoint_matches(const struct kb_endpoint *endpoint, const char *host, uint16_t port);
+
+/* A secret that the broker puts into requests; its value never enters the session. */
+enum kb_secret_from { KB_SECRET_ENV, KB_SECRET_FILE, KB_SECRET_COMMAND, KB_SECRET_KEYRING };
+enum kb_secret_as { KB_SECRET_HEADER, KB_SECRET_BEARER, KB_SECRET_BASIC, KB_SECRET_PLACEHOLDER };
 struct kb_secret {
-	const char *name;
+	const char *name; /* also of the session's variable that holds the placeholder */
 	enum kb_secret_from from;
-	const char *source;	 /* variable, path or command; on the host */
-	const char *const *for_; /* "host:port", NULL-terminated */
+	const char *source; /* variable, path, command, or attributes of the keyring; on the host */
+	const struct kb_endpoint *endpoints;
+	size_t n_endpoints;
 	enum kb_secret_as as;
-	const char *as_name; /* header, or user of basic; NULL for bearer */
+	const char *as_name;	 /* header, or user of basic; else NULL */
+	const char *placeholder; /* what the session has in its place */
+	const char *url;      /* variable that holds the first endpoint as a plain URL; or NULL */
+	const char *url_path; /* of that URL; NULL without it */
+	bool intercept;	      /* TLS to its endpoints is opened by the broker */
+	bool optional;	      /* if-available: the session starts without it */
 	uint32_t rule;
 };
+#define KB_SECRETS_MAX 64
 
 struct kb_bundle;
 int kb_bundle_parse(const uint8_t *data, size_t len, struct kb_bundle **ret, struct kb_err *err);
@@ -211,6 +227,8 @@ size_t kb_bundle_landlock(const struct kb_bundle *bundle, const struct kb_landlo
 size_t kb_bundle_limits(const struct kb_bundle *bundle, const struct kb_limit **ret);
 size_t kb_bundle_net(const struct kb_bundle *bundle, const struct kb_net_rule **ret);
 size_t kb_bundle_secrets(const struct kb_bundle *bundle, const struct kb_secret **ret);
+/* Does the broker have to look into TLS: for a secret, or for a rule that lists requests? */
+bool kb_bundle_intercepts(const struct kb_bundle *bundle);
 /* The environment the first process gets: "K=V" strings. */
 size_t kb_bundle_env(const struct kb_bundle *bundle, const char *const **ret);
 

@@ -311,10 +311,25 @@ static json_t *json_limits(const struct kb_bundle *bundle)
 	return list;
 }
 
+/* As the policy writes them. */
+static json_t *json_endpoints(const struct kb_secret *secret)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < secret->n_endpoints; i++) {
+		const struct kb_endpoint *e = &secret->endpoints[i];
+		const char *open = strchr(e->host, ':') ? "[" : "", *close = open[0] ? "]" : "";
+
+		json_array_append_new(list, json_sprintf("%s%s%s%s:%u", e->tls ? "" : "http://",
+						    open, e->host, close, e->port));
+	}
+	return list;
+}
+
 static json_t *json_secrets(const struct kb_bundle *bundle)
 {
-	static const char *const from[] = {"env", "file", "command"};
-	static const char *const as[] = {"header", "bearer", "basic"};
+	static const char *const from[] = {"env", "file", "command", "keyring"};
+	static const char *const as[] = {"header", "bearer", "basic", "placeholder"};
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < bundle->secrets.len; i++) {
@@ -324,10 +339,15 @@ static json_t *json_secrets(const struct kb_bundle *bundle)
 		set(object, "name", json_escaped(secret->name));
 		set(object, "from", json_string(from[secret->from]));
 		set(object, "source", json_escaped(secret->source));
-		set(object, "for", json_list(secret->for_));
+		set(object, "for", json_endpoints(secret));
 		set(object, "as", json_string(as[secret->as]));
 		if (secret->as_name)
 			set(object, "as_name", json_escaped(secret->as_name));
+		set(object, "placeholder", json_escaped(secret->placeholder));
+		if (secret->url)
+			set(object, "url", json_escaped(secret->url));
+		set(object, "intercept", json_boolean(secret->intercept));
+		set(object, "optional", json_boolean(secret->optional));
 		set_rule(object, bundle, secret->rule);
 		json_array_append_new(list, object);
 	}

@@ -221,6 +221,49 @@ static void environment(void **state)
 	kb_bundle_destroy(bundle);
 }
 
+/* ---- secrets --------------------------------------------------------------------------------- */
+
+static void secrets(void **state)
+{
+	char *text = test_policy(
+		"env pass \"*\"\nnet connect tcp \"api.test:443\" \"*.sub.test:8443\"\n"
+		"secret GITHUB_TOKEN from env for \"API.test:443\" \"http://127.0.0.1:8080\" as "
+		"header \"x-key\" url BASE \"/v1\" if-available\n"
+		"secret K from keyring \"service=x\" for \"*.sub.test:8443\" as basic \"me\" "
+		"intercept placeholder \"sk-placeholder\"");
+	struct kb_bundle *bundle = test_compile(text, "t.policy", NULL);
+	const struct kb_secret *list;
+	const char *const *env;
+	size_t n;
+
+	(void)state;
+	assert_non_null(bundle);
+	assert_int_equal(kb_bundle_secrets(bundle, &list), 2);
+	assert_string_equal(list[0].name, "GITHUB_TOKEN");
+	assert_string_equal(list[0].source, "GITHUB_TOKEN");
+	assert_string_equal(list[0].placeholder, "kbsup-secret-GITHUB_TOKEN");
+	assert_int_equal(list[0].n_endpoints, 2);
+	assert_true(kb_endpoint_matches(&list[0].endpoints[0], "api.test", 443));
+	assert_false(kb_endpoint_matches(&list[0].endpoints[0], "api.test", 80));
+	assert_true(list[0].endpoints[0].tls);
+	assert_true(kb_endpoint_matches(&list[0].endpoints[1], "127.0.0.1", 8080));
+	assert_false(list[0].endpoints[1].tls);
+	assert_string_equal(list[0].url, "BASE");
+	assert_string_equal(list[0].url_path, "/v1");
+	assert_true(list[0].optional && !list[0].intercept);
+	assert_int_equal(list[1].from, KB_SECRET_KEYRING);
+	assert_true(kb_endpoint_matches(&list[1].endpoints[0], "a.sub.test", 8443));
+	assert_false(kb_endpoint_matches(&list[1].endpoints[0], "sub.test", 8443));
+	assert_string_equal(list[1].placeholder, "sk-placeholder");
+	assert_true(kb_bundle_intercepts(bundle));
+	/* Whatever passes variables does not pass these: the bundle is kept with the records. */
+	n = kb_bundle_env(bundle, &env);
+	for (size_t i = 0; i < n; i++)
+		assert_true(strncmp(env[i], "GITHUB_TOKEN=", 13) != 0);
+	kb_bundle_destroy(bundle);
+	free(text);
+}
+
 /* ---- mounts ---------------------------------------------------------------------------------- */
 
 static const struct kb_mount *mount_at(const struct kb_bundle *bundle, const char *path)
@@ -369,6 +412,20 @@ static void explained(
 	free(text);
 }
 
+static void explain_secrets(void)
+{
+	char *text = test_policy("net connect tcp \"api.test:443\" http get \"/x\"\n"
+				 "secret K from env for \"api.test:443\" as header \"x-key\"");
+	struct kb_bundle *bundle = test_compile(text, "t.policy", NULL);
+
+	assert_non_null(bundle);
+	explained(bundle, "connect api.test:443",
+		(const char *const[]){"TLS is opened by the broker",
+			"secret: K is put into requests, as header x-key, by", NULL});
+	kb_bundle_destroy(bundle);
+	free(text);
+}
+
 static void explanations(void **state)
 {
 	struct kb_bundle *shell = test_compile(NULL, "shell", NULL);
@@ -388,6 +445,7 @@ static void explanations(void **state)
 	explained(shell, "ptrace",
 		(const char *const[]){"denied (EPERM)", "then refused", "override reason", NULL});
 	kb_buf_init(&out, 1 << 20);
+	explain_secrets();
 	assert_int_equal(kb_bundle_explain(shell, &test_options, ARCH, "openat(\"x\", O_WRITE)",
 				 false, &out, NULL, &err),
 		-KB_ERR_USAGE);
@@ -653,6 +711,7 @@ int main(void)
 		cmocka_unit_test(solver_is_exact),
 		cmocka_unit_test(diff_of_paths_and_hosts),
 		cmocka_unit_test(explanations),
+		cmocka_unit_test(secrets),
 		cmocka_unit_test(oci_profiles_are_exact),
 		cmocka_unit_test(damaged_bundles),
 		cmocka_unit_test(workspace_policies_only_tighten),
