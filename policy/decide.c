@@ -231,6 +231,16 @@ struct kb_verdict kb_bundle_decide_net(const struct kb_bundle *bundle,
 	return bundle->net_default;
 }
 
+struct kb_verdict kb_bundle_decide_port(const struct kb_bundle *bundle, uint16_t port)
+{
+	const struct sockaddr_in in = {.sin_family = AF_INET,
+		.sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+	return kb_bundle_decide_net(
+		bundle, KB_NET_LISTEN, IPPROTO_TCP, (const struct sockaddr *)&in, sizeof(in));
+}
+
 static bool host_matches(const char *pattern, const char *host)
 {
 	size_t len = strlen(host), tail = strlen(pattern);

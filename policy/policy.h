@@ -266,7 +266,12 @@ struct sockaddr;
 struct kb_verdict kb_bundle_decide_net(const struct kb_bundle *bundle,
 	enum kb_net_direction direction, int protocol, const struct sockaddr *address, size_t len);
 
-/* The same for a name, lower case; port 0 for resolve. The first rule by name that matches. */
+/* May a server in the session listen on this TCP port of its loopback? A published port is asked of
+ * on the host and in the machine alike. */
+struct kb_verdict kb_bundle_decide_port(const struct kb_bundle *bundle, uint16_t port);
+
+/* As kb_bundle_decide_net() for a name, lower case; port 0 for resolve. The first rule by name that
+ * matches. */
 struct kb_verdict kb_bundle_decide_host(const struct kb_bundle *bundle,
 	enum kb_net_direction direction, int protocol, const char *host, uint16_t port);
 

@@ -164,12 +164,19 @@ static int what_net(struct kb_buf *out, const struct kb_view *view, const struct
 		r = kb_text_bytes(out, record->host, err);
 	else if (ip[0])
 		r = kb_buf_printf(out, err, strchr(ip, ':') ? "[%s]" : "%s", ip);
+	else if (record->text.data)
+		return kb_text_bytes(out, record->text, err); /* a visit to a published port */
 	else
 		return what_path(out, view, row, err);
 	if (r == 0 && record->port)
 		r = kb_buf_printf(out, err, ":%u", record->port);
 	if (r == 0 && record->host.data && ip[0])
 		r = kb_buf_printf(out, err, " (%s)", ip);
+	if (r == 0 && record->event == KB_EVENT_LISTEN && record->text.data) {
+		r = kb_buf_puts(out, ", ", err); /* published, or no more */
+		if (r == 0)
+			r = kb_text_bytes(out, record->text, err);
+	}
 	return r;
 }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,6 +31,26 @@ int kb_fd_socketpair(bool seqpacket, int ret[2], struct kb_err *err)
 	if (socketpair(AF_UNIX, (seqpacket ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC, 0, ret) <
 		0)
 		return kb_err_sys(err, errno, "a socket pair cannot be made");
+	return 0;
+}
+
+#define BACKLOG 64
+
+int kb_fd_listen_loopback(unsigned *port, int *ret, struct kb_err *err)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)*port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	KB_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	socklen_t len = sizeof(sa);
+	const int on = 1;
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+		bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, BACKLOG) < 0 ||
+		getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return kb_err_sys(err, errno, "127.0.0.1:%u cannot be listened on", *port);
+	*port = ntohs(sa.sin_port);
+	*ret = kb_steal_fd(&fd);
 	return 0;
 }
 

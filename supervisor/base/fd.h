@@ -13,6 +13,10 @@ int kb_fd_nonblock(int fd, struct kb_err *err);
 int kb_fd_cloexec(int fd, bool on, struct kb_err *err);
 /* A connected pair of stream (seqpacket if so asked) unix sockets. */
 int kb_fd_socketpair(bool seqpacket, int ret[2], struct kb_err *err);
+/* A TCP socket that listens on 127.0.0.1, on *port; 0: a free one is chosen and put there. */
+int kb_fd_listen_loopback(unsigned *port, int *ret, struct kb_err *err);
+/* A waiting connection of a listening socket, non-blocking; -1 with errno when there is none. */
+int kb_fd_accept(int listener);
 /* One message with up to KB_FD_PASS_MAX fds over a unix socket; for small handshakes.
  * Blocking-safe: retries EINTR only. recv returns the byte count (0 at end of file); unused ret_fds
  * are -1. */

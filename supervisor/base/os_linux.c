@@ -22,6 +22,11 @@ int kb_fd_peer(int sock, struct kb_peer *ret, struct kb_err *err)
 	return 0;
 }
 
+int kb_fd_accept(int listener)
+{
+	return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
 int kb_os_cloexec_from(int first)
 {
 	return close_range((unsigned)first, ~0u, CLOSE_RANGE_CLOEXEC);

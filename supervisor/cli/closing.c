@@ -7,10 +7,62 @@
 
 /* ---- Opening --------------------------------------------------------------------------------- */
 
+static bool is_whole_loopback(const struct kb_net_rule *rule)
+{
+	static const uint8_t v6[16] = {[15] = 1};
+	bool v4 = rule->address_len == 4 && rule->address[0] == 127;
+	bool one = rule->prefix == rule->address_len * 8 && rule->port_lo == rule->port_hi;
+
+	return !rule->host && !one &&
+	       (v4 || (rule->address_len == 16 && !memcmp(rule->address, v6, sizeof(v6))));
+}
+
+static bool same_place(const struct kb_net_rule *a, const struct kb_net_rule *b)
+{
+	if (a->host || b->host)
+		return a->host && b->host && !strcmp(a->host, b->host);
+	return a->address_len == b->address_len && a->prefix == b->prefix &&
+	       !memcmp(a->address, b->address, a->address_len);
+}
+
+/* "none", "1 host", "4 hosts", "any host": whom the policy lets the session reach. */
+static const char *network(const struct kb_bundle *bundle, char ret[KB_WORDS_MAX])
+{
+	const struct kb_net_rule *rules;
+	size_t n = kb_bundle_net(bundle, &rules), hosts = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t before = 0;
+
+		if (rules[i].direction != KB_NET_CONNECT || rules[i].action == KB_DENY ||
+			rules[i].action == KB_KILL || is_whole_loopback(&rules[i]))
+			continue;
+		if (!rules[i].host && rules[i].prefix == 0)
+			return "any host";
+		while (before < i && (rules[before].direction != KB_NET_CONNECT ||
+					     !same_place(&rules[before], &rules[i])))
+			before++;
+		hosts += before == i;
+	}
+	snprintf(ret, KB_WORDS_MAX, "%zu host%s", hosts, hosts == 1 ? "" : "s");
+	return hosts ? ret : "none";
+}
+
+static void print_ports(const struct kb_publish_list *ports)
+{
+	for (size_t i = 0; i < ports->n; i++)
+		fprintf(stderr, "%s127.0.0.1:%u%s%u",
+			i ? ", " : "       published: ", ports->list[i].host_port, " → ",
+			ports->list[i].port);
+	if (ports->n)
+		fputc('\n', stderr);
+}
+
 void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening,
 	const struct kb_started *started)
 {
 	char *workspace KB_FREE = NULL, *files KB_FREE = NULL;
+	char hosts[KB_WORDS_MAX];
 
 	if (!cli->err_tty)
 		return;
@@ -18,12 +70,14 @@ void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening
 	files = kb_xprintf(" (%zu files)", opening->policy_files);
 	fprintf(stderr,
 		"kbsup: session %s%s%s on %s · policy %s%s%s · recording %s · %s writable · "
-		"network: none\n",
+		"network: %s\n",
 		kb_tone(cli->err_colour, KB_TONE_BOLD), opening->name,
 		kb_tone_end(cli->err_colour, KB_TONE_BOLD), opening->machine,
 		kb_bundle_name(opening->bundle), opening->policy_files > 1 ? files : "",
 		opening->tightened ? " tightened by " KB_WORKSPACE_POLICY : "",
-		started->lane && *started->lane ? started->lane : "nothing", workspace);
+		started->lane && *started->lane ? started->lane : "nothing", workspace,
+		network(opening->bundle, hosts));
+	print_ports(opening->ports);
 	for (size_t i = 0; i < started->n_missing; i++)
 		fprintf(stderr, "       %snot enforced here:%s %s\n",
 			kb_tone(cli->err_colour, KB_TONE_WARN),

@@ -4,6 +4,7 @@
 
 #include "connect.h"
 #include "policies.h"
+#include "publish.h"
 #include "pump.h"
 
 struct kb_opening {
@@ -11,6 +12,7 @@ struct kb_opening {
 	const char *name, *machine, *workspace;
 	size_t policy_files;
 	bool tightened; /* by the workspace's own policy */
+	const struct kb_publish_list *ports;
 };
 
 void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening,

@@ -13,6 +13,7 @@ const struct kb_command *const kb_commands[] = {
 	&kb_cmd_attach,
 	&kb_cmd_answer,
 	&kb_cmd_exec,
+	&kb_cmd_publish,
 	&kb_cmd_stop,
 	&kb_cmd_logs,
 	&kb_cmd_vm_start,

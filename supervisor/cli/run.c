@@ -11,6 +11,7 @@
 #include "policies.h"
 #include "profile.h"
 #include "program.h"
+#include "publish.h"
 #include "pump.h"
 #include "registry.h"
 #include "start.h"
@@ -42,12 +43,14 @@ struct run {
 	const char *command[COMMAND_MAX];
 	struct kb_keys keys;
 	struct kb_run request;
+	struct kb_publish_list ports;
 	bool detach, quiet;
 };
 
 static void finish(struct run *run)
 {
 	kb_connection_finish(&run->connection);
+	kb_publish_finish(&run->ports);
 	kb_bundle_destroy(run->bundle);
 	kb_policy_destroy(run->policy);
 	kb_profile_finish(&run->profile);
@@ -293,6 +296,17 @@ static void choose_command(struct run *run)
 	}
 }
 
+/* A port that is taken is said before anything starts. */
+static int open_ports(struct run *run, struct kb_err *err)
+{
+	const char *text;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && (text = kb_args_value_at(run->args, "publish", i)); i++)
+		r = kb_publish_add(&run->ports, text, err);
+	return r < 0 ? r : kb_publish_listen(&run->ports, err);
+}
+
 static int prepare(struct run *run, struct kb_err *err)
 {
 	int r = check_words(run, err);
@@ -313,7 +327,8 @@ static int prepare(struct run *run, struct kb_err *err)
 	run->request.stop_on_hangup = true;
 	kb_policy_files(run->policy, &run->request.policy_files);
 	choose_command(run);
-	return make_environment(run, err);
+	r = make_environment(run, err);
+	return r < 0 ? r : open_ports(run, err);
 }
 
 static void on_started(const struct kb_pump_end *end, const struct kb_started *started, void *arg)
@@ -327,6 +342,7 @@ static void on_started(const struct kb_pump_end *end, const struct kb_started *s
 		.workspace = run->workspace,
 		.policy_files = kb_policy_files(run->policy, &files),
 		.tightened = run->tighten[0] != '\0',
+		.ports = &run->ports,
 	};
 
 	if (!run->quiet)
@@ -408,6 +424,8 @@ static int run_verb(struct kb_cli *cli, const struct kb_args *args, struct kb_er
 
 	if (r == 0)
 		r = kb_connect(&run.connection, true, err);
+	if (r == 0)
+		r = kb_publish_send(&run.ports, run.connection.client, NULL, err);
 	if (r < 0)
 		return r;
 	return run.detach ? run_detached(&run, err) : run_here(&run, err);
@@ -443,6 +461,12 @@ static const struct kb_option options[] = {
 		.kind = KB_KIND_ENV,
 		.repeat = true,
 		.help = "Set a variable in the session; without a value, to what it is here"},
+	{.name = "publish",
+		.arg = "[HOST:]PORT",
+		.repeat = true,
+		.help = "Make a port of the session reachable on 127.0.0.1 here: on the same port, "
+			"or "
+			"on HOST"},
 	{.name = "rootfs",
 		.arg = "DIR",
 		.kind = KB_KIND_DIR,

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "publish.h"
 #include "supervisor/base/str.h"
 
 /* A time as the contract's JSON has it: RFC 3339 in UTC, to the nanosecond; null when there is
@@ -38,6 +39,7 @@ static json_t *row(const struct kb_session *s)
 	json_object_set_new(one, "workspace", text_json(s->workspace));
 	json_object_set_new(one, "attached", json_boolean(s->attached));
 	json_object_set_new(one, "questions", json_integer(s->questions));
+	json_object_set_new(one, "ports", kb_publish_json(s->ports, s->n_ports));
 	return one;
 }
 

@@ -32,6 +32,7 @@ extern const struct kb_command kb_cmd_policy_list;
 extern const struct kb_command kb_cmd_policy_show;
 extern const struct kb_command kb_cmd_policy_test;
 extern const struct kb_command kb_cmd_ps;
+extern const struct kb_command kb_cmd_publish;
 extern const struct kb_command kb_cmd_run;
 extern const struct kb_command kb_cmd_status;
 extern const struct kb_command kb_cmd_stop;

@@ -522,6 +522,44 @@ int kb_client_answer(struct kb_client *client, const char *session, uint64_t num
 	return r;
 }
 
+static int call_publish(struct kb_client *client, Kb__Control__PublishRequest *publish,
+	int listener, struct kb_err *err)
+{
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	Kb__Control__Reply *reply;
+	int r;
+
+	request.body_case = KB__CONTROL__REQUEST__BODY_PUBLISH;
+	request.publish = publish;
+	r = kb_client_call(client, &request, listener, KB_CLIENT_CALL_MS,
+		KB__CONTROL__REPLY__BODY_DONE, &reply, err);
+	if (r == 0)
+		kb__control__reply__free_unpacked(reply, NULL);
+	return r;
+}
+
+int kb_client_publish(struct kb_client *client, const char *session, uint16_t port, int listener,
+	struct kb_err *err)
+{
+	Kb__Control__PublishRequest publish = KB__CONTROL__PUBLISH_REQUEST__INIT;
+
+	publish.session = (char *)session;
+	publish.port = port;
+	return call_publish(client, &publish, listener, err);
+}
+
+int kb_client_unpublish(
+	struct kb_client *client, const char *session, uint16_t host_port, struct kb_err *err)
+{
+	Kb__Control__PublishRequest publish = KB__CONTROL__PUBLISH_REQUEST__INIT;
+
+	publish.session = (char *)session;
+	publish.port = host_port;
+	publish.has_shut = 1;
+	publish.shut = 1;
+	return call_publish(client, &publish, -1, err);
+}
+
 int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
 	struct kb_err *err)
 {

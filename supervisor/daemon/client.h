@@ -24,6 +24,13 @@
 #define KB_CLIENT_CALL_MS   10000 /* for an answer */
 #define KB_CLIENT_STOP_MS   40000 /* for a session to end */
 
+#define KB_PUBLISHED_MAX 16 /* ports of a session */
+
+/* A port of a session, reachable on loopback of this host. */
+struct kb_published {
+	uint16_t port, host_port;
+};
+
 /* A session as the supervisor sees it; strings are never NULL (empty: not known). */
 struct kb_session {
 	char id[KB_ULID_TEXT];
@@ -36,8 +43,10 @@ struct kb_session {
 	unsigned signal;	 /* 0: none */
 	bool attached, complete; /* complete: ended, and no record is missing */
 	uint64_t records, denials, lost;
-	uint64_t commands;		  /* ended */
-	unsigned questions;		  /* open ones, of `ask` rules */
+	uint64_t commands;  /* ended */
+	unsigned questions; /* open ones, of `ask` rules */
+	struct kb_published ports[KB_PUBLISHED_MAX];
+	size_t n_ports;
 	uint64_t changed, deleted, hosts; /* only after kb_client_summary() */
 };
 void kb_session_finish(struct kb_session *session);
@@ -109,6 +118,14 @@ int kb_client_questions(struct kb_client *client, const char *session, struct kb
 /* verdict: enum kb_asked_answer of audit.h. KB_ERR_NOTFOUND when it is not open (any more). */
 int kb_client_answer(struct kb_client *client, const char *session, uint64_t number,
 	unsigned verdict, struct kb_err *err);
+
+/* Make a session's port reachable: listener is a TCP socket that is bound to loopback and listens.
+ * session NULL: of the session that the next run on this client starts. */
+int kb_client_publish(struct kb_client *client, const char *session, uint16_t port, int listener,
+	struct kb_err *err);
+/* No more; connections that were made go on. */
+int kb_client_unpublish(
+	struct kb_client *client, const char *session, uint16_t host_port, struct kb_err *err);
 
 /* An audit verb, rendered by a reader process straight to out_fd. */
 struct kb_ask {

@@ -96,6 +96,9 @@ int kb_session_from_proto(const Kb__Control__Session *p, struct kb_session *ret,
 		return kb_err_set(
 			err, KB_ERR_INVALID, "a session id of %zu characters", strlen(p->id));
 	memcpy(s.id, p->id, strlen(p->id) + 1);
+	for (size_t i = 0; i < p->n_ports && i < KB_PUBLISHED_MAX; i++)
+		s.ports[s.n_ports++] = (struct kb_published){.port = (uint16_t)p->ports[i]->port,
+			.host_port = (uint16_t)p->ports[i]->host_port};
 	copy_text(&ok, &s.name, p->name);
 	copy_text(&ok, &s.agent, p->agent);
 	copy_text(&ok, &s.machine, p->machine);

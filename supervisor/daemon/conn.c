@@ -125,6 +125,7 @@ void kb_conn_destroy(struct kb_conn *conn)
 	kb_live_forget_conn(conn->main, conn);
 	kb_chores_forget_conn(conn->main, conn);
 	kb_imports_forget_conn(conn->main, conn);
+	kb_ports_forget(&conn->ports);
 	TAILQ_FOREACH(p, &conn->main->processes, entry)
 		if (p->conn == conn) {
 			p->conn = NULL;

@@ -6,6 +6,7 @@
  *	conn.c		one connection of a client; requests.c: its requests
  *	session.c	the sessions' state × event table; session_msg.c: their messages
  *	session_asked.c	questions of `ask` rules, and their answers
+ *	session_ports.c	ports of sessions that are published on this host
  *	process.c	role processes: start, loss, restart
  *	peers.c		what store and reader say
  *	places.c	the machines sessions run on, and what their links say
@@ -24,6 +25,7 @@
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/err.h"
 #include "supervisor/base/frame.h"
+#include "supervisor/base/inbound.h"
 #include "supervisor/base/loop.h"
 #include "supervisor/base/str.h"
 
@@ -206,8 +208,18 @@ int kb_listen_open(const struct kb_dirs *dirs, int *ret, bool *ret_activated, st
 
 /* ---- Connections (conn.c, requests.c) -------------------------------------------------------- */
 
+/* Ports of a session that are reachable on this host. */
+struct kb_ports {
+	struct kb_port {
+		uint16_t port, host_port;
+		int fd; /* listens; -1 once the link has it */
+	} list[KB_INBOUND_PORTS];
+	size_t n;
+};
+
 struct kb_conn {
 	struct kb_main *main;
+	struct kb_ports ports; /* of the session that its next run starts */
 	TAILQ_ENTRY(kb_conn) entry;
 	struct kb_channel *ch;
 	bool greeted;
@@ -299,7 +311,11 @@ struct kb_live {
 	TAILQ_HEAD(, kb_watch) watches;
 	TAILQ_HEAD(kb_live_questions, kb_live_question) questions;
 	size_t n_questions;
-	struct kb_bundle *policy; /* with rules that ask, else NULL */
+	struct kb_ports ports;
+	/* What kb_live_describe() shows of them. */
+	Kb__Control__PublishedPort shown_ports[KB_INBOUND_PORTS];
+	Kb__Control__PublishedPort *shown_port[KB_INBOUND_PORTS];
+	struct kb_bundle *policy;
 	/* For the launch; freed after it. */
 	uint8_t *start, *meta;
 	size_t start_len, meta_len;
@@ -329,6 +345,8 @@ void kb_live_destroy(struct kb_live *live);
 void kb_live_arm_deadline(struct kb_live *live);
 /* By id or exact name; NULL with KB_ERR_NOTFOUND in err. */
 struct kb_live *kb_live_find(struct kb_main *m, const char *name, struct kb_err *err);
+int kb_live_find_running(
+	struct kb_main *m, const char *name, struct kb_live **ret, struct kb_err *err);
 struct kb_live *kb_live_by_id(struct kb_main *m, ProtobufCBinaryData id);
 int kb_live_watch(struct kb_live *live, struct kb_conn *conn, uint32_t request, struct kb_err *err);
 /* The same for who is connected to it: run and attach. */
@@ -363,6 +381,15 @@ int kb_live_answer(struct kb_live *live, uint64_t number, uint32_t verdict, stru
 int kb_live_list_questions(struct kb_main *m, struct kb_live *only, struct kb_conn *conn,
 	uint32_t request, struct kb_err *err);
 void kb_live_forget_questions(struct kb_live *live);
+
+/* Ports (session_ports.c). fd: -1, or kept by a dup. */
+int kb_ports_request(struct kb_conn *conn, const Kb__Control__PublishRequest *request, int fd,
+	struct kb_err *err);
+/* The ports a client announced become those of the session it starts, if its policy lets them. */
+int kb_ports_take(struct kb_live *live, struct kb_conn *conn, struct kb_err *err);
+/* The link has the session: it gets what is not there yet. */
+int kb_ports_hand_over(struct kb_live *live, struct kb_err *err);
+void kb_ports_forget(struct kb_ports *ports);
 
 /* Borrows everything from live. */
 void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret);

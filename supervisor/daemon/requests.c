@@ -159,7 +159,9 @@ static int on_run(const struct call *c, struct kb_err *err)
 	r = kb_live_create(c->main, c->request->run, c->fd, &live, err);
 	if (r < 0)
 		return r;
-	r = kb_live_watch_connected(live, c->conn, c->request->id, err);
+	r = kb_ports_take(live, c->conn, err);
+	if (r == 0)
+		r = kb_live_watch_connected(live, c->conn, c->request->id, err);
 	if (r < 0) {
 		kb_live_destroy(live);
 		return r;
@@ -177,17 +179,11 @@ static int on_run(const struct call *c, struct kb_err *err)
 static int find_running(
 	const struct call *c, const char *name, struct kb_live **ret, struct kb_err *err)
 {
-	struct kb_live *live = kb_live_find(c->main, name, err);
+	int r = kb_live_find_running(c->main, name, ret, err);
 
-	if (!live)
-		return -KB_ERR_NOTFOUND;
-	if (live->state != KB_LIVE_RUNNING)
-		return kb_err_set(err, KB_ERR_FAILED, "session %s is %s, not running", live->name,
-			kb_live_state_name(live->state));
-	if (c->fd < 0)
-		return kb_err_set(err, KB_ERR_INVALID, "the request came without its fd");
-	*ret = live;
-	return 0;
+	if (r == 0 && c->fd < 0)
+		r = kb_err_set(err, KB_ERR_INVALID, "the request came without its fd");
+	return r;
 }
 
 static int on_attach(const struct call *c, struct kb_err *err)
@@ -291,33 +287,40 @@ static int on_questions(const struct call *c, struct kb_err *err)
 	return kb_live_list_questions(c->main, live, c->conn, c->request->id, err);
 }
 
+static void reply_done(const struct call *c)
+{
+	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
+	Kb__Control__Reply reply = KB__CONTROL__REPLY__INIT;
+
+	reply.body_case = KB__CONTROL__REPLY__BODY_DONE;
+	reply.done = &done;
+	kb_conn_reply(c->conn, c->request->id, &reply);
+}
+
 static int on_answer(const struct call *c, struct kb_err *err)
 {
 	const Kb__Control__AnswerRequest *answer = c->request->answer;
 	struct kb_live *live = kb_live_find(c->main, answer->session, err);
-	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
-	Kb__Control__Reply reply = KB__CONTROL__REPLY__INIT;
-	int r;
+	int r = live ? kb_live_answer(live, answer->number, answer->verdict, err)
+		     : -KB_ERR_NOTFOUND;
 
-	if (!live)
-		return -KB_ERR_NOTFOUND;
-	r = kb_live_answer(live, answer->number, answer->verdict, err);
-	if (r < 0)
-		return r;
-	reply.body_case = KB__CONTROL__REPLY__BODY_DONE;
-	reply.done = &done;
-	kb_conn_reply(c->conn, c->request->id, &reply);
-	return 0;
+	if (r == 0)
+		reply_done(c);
+	return r;
+}
+
+static int on_publish(const struct call *c, struct kb_err *err)
+{
+	int r = kb_ports_request(c->conn, c->request->publish, c->fd, err);
+
+	if (r == 0)
+		reply_done(c);
+	return r;
 }
 
 static int on_shutdown(const struct call *c, struct kb_err *err)
 {
-	Kb__Control__Done done = KB__CONTROL__DONE__INIT;
-	Kb__Control__Reply reply = KB__CONTROL__REPLY__INIT;
-
-	reply.body_case = KB__CONTROL__REPLY__BODY_DONE;
-	reply.done = &done;
-	kb_conn_reply(c->conn, c->request->id, &reply);
+	reply_done(c);
 	kb_main_stop(c->main, "the supervisor was asked to leave");
 	return 0;
 }
@@ -341,6 +344,7 @@ static const struct {
 	[KB__CONTROL__REQUEST__BODY_IMPORT] = {"import", on_import},
 	[KB__CONTROL__REQUEST__BODY_QUESTIONS] = {"questions", on_questions},
 	[KB__CONTROL__REQUEST__BODY_ANSWER] = {"answer", on_answer},
+	[KB__CONTROL__REQUEST__BODY_PUBLISH] = {"publish", on_publish},
 };
 
 int kb_request_handle(

@@ -88,6 +88,8 @@ static enum kb_live_event act_launch(struct kb_live *live, const struct kb_err *
 		r = kb_broker_start(live, &err);
 	if (r == 0)
 		r = send_start(live, &err);
+	if (r == 0)
+		r = kb_ports_hand_over(live, &err);
 	live->attached = live->attachment >= 0;
 	kb_close(&live->attachment);
 	free(live->start);

@@ -140,6 +140,7 @@ void kb_live_destroy(struct kb_live *live)
 	while (!TAILQ_EMPTY(&live->watches))
 		kb_watch_destroy(live, TAILQ_FIRST(&live->watches));
 	kb_live_forget_questions(live);
+	kb_ports_forget(&live->ports);
 	kb_bundle_destroy(live->policy);
 	TAILQ_REMOVE(&live->main->lives, live, entry);
 	live->main->n_lives--;
@@ -176,6 +177,20 @@ struct kb_live *kb_live_find(struct kb_main *m, const char *name, struct kb_err 
 	else
 		kb_err_hint(err, "`kbsup ps` lists them");
 	return NULL;
+}
+
+int kb_live_find_running(
+	struct kb_main *m, const char *name, struct kb_live **ret, struct kb_err *err)
+{
+	struct kb_live *live = kb_live_find(m, name, err);
+
+	if (!live)
+		return -KB_ERR_NOTFOUND;
+	if (live->state != KB_LIVE_RUNNING)
+		return kb_err_set(err, KB_ERR_FAILED, "session %s is %s, not running", live->name,
+			kb_live_state_name(live->state));
+	*ret = live;
+	return 0;
 }
 
 struct kb_live *kb_live_by_id(struct kb_main *m, ProtobufCBinaryData id)

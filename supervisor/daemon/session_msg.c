@@ -264,18 +264,6 @@ static int make_meta(struct kb_live *live, const Kb__Control__RunRequest *run,
 	return r;
 }
 
-/* Is there a rule that asks? Then it is needed to say what is asked. */
-static bool asks(const struct kb_bundle *bundle)
-{
-	const struct kb_rule *rules;
-	size_t n = kb_bundle_rules(bundle, &rules);
-
-	for (size_t i = 0; i < n; i++)
-		if (rules[i].action == KB_ASK)
-			return true;
-	return false;
-}
-
 int kb_live_make_messages(
 	struct kb_live *live, const Kb__Control__RunRequest *run, struct kb_err *err)
 {
@@ -295,13 +283,25 @@ int kb_live_make_messages(
 		r = make_meta(live, run, bundle, err);
 	if (r == 0)
 		r = kb_broker_keep(live, bundle, run->bundle, err);
-	if (r == 0 && asks(bundle))
+	if (r == 0)
 		live->policy = KB_STEAL(bundle);
 	kb_bundle_destroy(bundle);
 	return r;
 }
 
 /* ---- For clients ----------------------------------------------------------------------------- */
+
+static void describe_ports(struct kb_live *live, Kb__Control__Session *ret)
+{
+	for (size_t i = 0; i < live->ports.n; i++) {
+		live->shown_port[i] = &live->shown_ports[i];
+		kb__control__published_port__init(live->shown_port[i]);
+		live->shown_port[i]->port = live->ports.list[i].port;
+		live->shown_port[i]->host_port = live->ports.list[i].host_port;
+	}
+	ret->ports = live->shown_port;
+	ret->n_ports = live->ports.n;
+}
 
 void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret)
 {
@@ -323,6 +323,7 @@ void kb_live_describe(struct kb_live *live, Kb__Control__Session *ret)
 	ret->has_questions = live->n_questions > 0;
 	ret->questions = (uint32_t)live->n_questions;
 	ret->reason = live->reason;
+	describe_ports(live, ret);
 	if (live->state != KB_LIVE_ENDED)
 		return;
 	ret->has_ended = ret->has_exit_code = ret->has_complete = 1;

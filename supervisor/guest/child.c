@@ -15,6 +15,7 @@
 
 #include "supervisor/base/egress.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/inbound.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
@@ -104,37 +105,34 @@ static int open_relays(
 	return 0;
 }
 
-static void egress_relay_destroy(struct kb_egress_relay *e)
+static void connection_destroy(struct kb_connection_relay *e)
 {
 	kb_relay_destroy(e->relay);
 	free(e);
 }
 
-static void close_egress(struct kb_child *c, bool all)
+static void close_connections(struct kb_child *c, bool all)
 {
-	struct kb_egress_relay **at = &c->egress;
+	struct kb_connection_relay **at = &c->connections;
 
 	while (*at) {
-		struct kb_egress_relay *e = *at;
+		struct kb_connection_relay *e = *at;
 
 		if (!all && !kb_relay_is_done(e->relay)) {
 			at = &e->next;
 			continue;
 		}
 		*at = e->next;
-		egress_relay_destroy(e);
+		connection_destroy(e);
 	}
 }
 
-static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
+static int open_connection(struct kb_child *c, uint32_t stream, struct kb_err *err)
 {
-	struct kb_egress_relay *e;
+	struct kb_connection_relay *e;
 	int r;
 
-	close_egress(c, false);
-	if (!c->has_egress || stream - c->egress_base >= KB_EGRESS_STREAMS)
-		return kb_err_set(
-			err, KB_ERR_INVALID, "a connection's stream is not the session's");
+	close_connections(c, false);
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return kb_err_nomem(err);
@@ -144,9 +142,31 @@ static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
 		free(e);
 		return r;
 	}
-	e->next = c->egress;
-	c->egress = e;
+	e->next = c->connections;
+	c->connections = e;
 	return 0;
+}
+
+static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
+{
+	if (!c->has_egress || stream - c->egress_base >= KB_EGRESS_STREAMS)
+		return kb_err_set(
+			err, KB_ERR_INVALID, "a connection's stream is not the session's");
+	return open_connection(c, stream, err);
+}
+
+/* It never became one. */
+static void forget_connection(struct kb_child *c, uint32_t stream)
+{
+	for (struct kb_connection_relay **at = &c->connections; *at; at = &(*at)->next) {
+		struct kb_connection_relay *e = *at;
+
+		if (e->stream != stream)
+			continue;
+		*at = e->next;
+		connection_destroy(e);
+		return;
+	}
 }
 
 /* ---- Messages to the host -------------------------------------------------------------------- */
@@ -394,7 +414,7 @@ void kb_child_hang_up(struct kb_child *c)
 		c->processes = p->next;
 		relays_destroy(p);
 	}
-	close_egress(c, true);
+	close_connections(c, true);
 	kb_channel_destroy(c->channel);
 	c->channel = NULL;
 	kb_child_settle(c);
@@ -433,6 +453,14 @@ static int take_egress(struct kb_child *c, const Kb__Egress *msg, const uint8_t 
 	return r;
 }
 
+static int take_inbound(struct kb_child *c, const Kb__Inbound *msg, const uint8_t *data, size_t len)
+{
+	if (msg->kind == KB_INBOUND_REFUSED)
+		forget_connection(c, msg->stream);
+	pass_on(c, NO_PROCESS, data, len);
+	return 0;
+}
+
 static int take_message(struct kb_child *c, const Kb__FromGuest *msg, const uint8_t *data,
 	size_t len, struct kb_err *err)
 {
@@ -453,6 +481,8 @@ static int take_message(struct kb_child *c, const Kb__FromGuest *msg, const uint
 		return 0;
 	case KB__FROM_GUEST__BODY_EGRESS:
 		return take_egress(c, msg->egress, data, len, err);
+	case KB__FROM_GUEST__BODY_INBOUND:
+		return take_inbound(c, msg->inbound, data, len);
 	case KB__FROM_GUEST__BODY_QUESTION:
 	case KB__FROM_GUEST__BODY_QUESTION_OVER:
 		pass_in_order(c, NO_PROCESS, data, len);
@@ -489,7 +519,7 @@ static void on_closed(struct kb_channel *ch, const struct kb_err *why, void *arg
 	for (struct kb_process_relays *p = c->processes; p; p = p->next)
 		for (unsigned i = 0; i < p->n; i++)
 			kb_relay_detach(p->relay[i]);
-	close_egress(c, true);
+	close_connections(c, true);
 	c->channel = NULL;
 	kb_channel_destroy(ch);
 	/* It follows its channel within moments, or is made to. */
@@ -608,6 +638,18 @@ int kb_child_send(struct kb_child *c, const uint8_t *data, size_t len, struct kb
 	return kb_channel_send_bytes(c->channel, 0, data, len, err);
 }
 
+int kb_child_inbound(struct kb_child *c, const Kb__Inbound *msg, const uint8_t *data, size_t len,
+	struct kb_err *err)
+{
+	int r = 0;
+
+	if (!c->channel)
+		return kb_err_set(err, KB_ERR_CLOSED, "the session has ended");
+	if (msg->kind == KB_INBOUND_CONNECT)
+		r = open_connection(c, msg->stream, err);
+	return r < 0 ? r : kb_child_send(c, data, len, err);
+}
+
 int kb_child_start(struct kb_child *c, const Kb__StartSession *msg, const uint8_t *data, size_t len,
 	struct kb_err *err)
 {
@@ -649,7 +691,7 @@ void kb_child_destroy(struct kb_child *c)
 		c->processes = p->next;
 		relays_destroy(p);
 	}
-	close_egress(c, true);
+	close_connections(c, true);
 	while ((h = c->held)) {
 		c->held = h->next;
 		free(h);

@@ -333,6 +333,16 @@ static int handle_egress(struct kb_guest *g, const struct request *req, struct k
 	return pass_to(g, req->msg->egress->session, req);
 }
 
+static int handle_inbound(struct kb_guest *g, const struct request *req, struct kb_err *err)
+{
+	struct kb_child *c = find_child(g, req->msg->inbound->session);
+	struct kb_err why = {0};
+
+	if (c && kb_child_inbound(c, req->msg->inbound, req->data, req->len, &why) < 0)
+		kb_log_debug("%s", why.msg);
+	return 0;
+}
+
 static int handle_hello(struct kb_guest *g, const struct request *req, struct kb_err *err)
 {
 	if (req->msg->hello->protocol == LINK_PROTOCOL)
@@ -358,6 +368,7 @@ static int (*const handlers[])(struct kb_guest *, const struct request *, struct
 	[KB__TO_GUEST__BODY_ACK] = handle_ack,
 	[KB__TO_GUEST__BODY_SHUTDOWN] = handle_shutdown,
 	[KB__TO_GUEST__BODY_ANSWER] = handle_answer,
+	[KB__TO_GUEST__BODY_INBOUND] = handle_inbound,
 };
 
 static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,

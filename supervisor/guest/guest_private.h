@@ -37,9 +37,9 @@ struct kb_process_relays {
 	unsigned n;
 };
 
-/* A connection of a session's network. */
-struct kb_egress_relay {
-	struct kb_egress_relay *next;
+/* A connection of a session: one it made (egress), or one to a published port of it. */
+struct kb_connection_relay {
+	struct kb_connection_relay *next;
 	uint32_t stream;
 	struct kb_relay *relay;
 };
@@ -63,7 +63,7 @@ struct kb_child {
 	char name[64]; /* of its state directory and control groups */
 	struct kb_channel *channel;
 	struct kb_process_relays *processes;
-	struct kb_egress_relay *egress;
+	struct kb_connection_relay *connections;
 	bool has_egress;
 	uint32_t egress_base; /* of its stream numbers */
 	struct kb_held *held, **held_tail;
@@ -87,6 +87,8 @@ int kb_child_start(struct kb_child *c, const Kb__StartSession *msg, const uint8_
 /* Pass on a further message of the host. */
 int kb_child_send(struct kb_child *c, const uint8_t *data, size_t len, struct kb_err *err);
 int kb_child_exec(struct kb_child *c, const Kb__ExecProcess *msg, const uint8_t *data, size_t len,
+	struct kb_err *err);
+int kb_child_inbound(struct kb_child *c, const Kb__Inbound *msg, const uint8_t *data, size_t len,
 	struct kb_err *err);
 void kb_child_acked(struct kb_child *c, uint64_t seq);
 void kb_child_send_records(struct kb_child *c);

@@ -63,6 +63,7 @@ static void check_over(struct kb_session *s)
 		return;
 	}
 	s->state = OVER;
+	kb_inbound_destroy(KB_STEAL(s->inbound));
 	kb_lanes_finish(&s->lanes);
 	if (s->recorder) {
 		kb_session_record_end(s, status);
@@ -653,6 +654,24 @@ static void handle_egress(struct kb_session *s, Kb__ToGuest *msg)
 		kb_egress_message(s->egress, msg->egress);
 }
 
+static void handle_inbound(struct kb_session *s, Kb__ToGuest *msg)
+{
+	struct kb_inbound_options options = {
+		.bundle = s->setup.bundle, .recorder = s->recorder, .inside = s->egress != NULL};
+	struct kb_err err;
+
+	if (s->state != RUNNING)
+		return;
+	options.init = kb_container_init_pid(s->container);
+	memcpy(options.session, s->id, sizeof(options.session));
+	if (!s->inbound &&
+		kb_inbound_create(s->loop, s->channel, &options, &s->inbound, &err) < 0) {
+		end_because(s, &err);
+		return;
+	}
+	kb_inbound_message(s->inbound, msg->inbound);
+}
+
 static void handle_answer(struct kb_session *s, Kb__ToGuest *msg)
 {
 	const Kb__Answer *answer = msg->answer;
@@ -671,6 +690,7 @@ static void (*const handlers[])(struct kb_session *, Kb__ToGuest *) = {
 	[KB__TO_GUEST__BODY_STOP] = handle_stop,
 	[KB__TO_GUEST__BODY_ATTACHED] = handle_attached,
 	[KB__TO_GUEST__BODY_ANSWER] = handle_answer,
+	[KB__TO_GUEST__BODY_INBOUND] = handle_inbound,
 };
 
 static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,
@@ -739,6 +759,7 @@ static void finish(struct kb_session *s)
 {
 	kb_lanes_finish(&s->lanes);
 	kb_egress_destroy(s->egress);
+	kb_inbound_destroy(s->inbound);
 	kb_recorder_destroy(s->recorder);
 	while (s->members) {
 		struct kb_member *m = s->members;

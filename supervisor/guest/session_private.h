@@ -4,6 +4,7 @@
 #include "audit/audit.h"
 #include "proto/link.pb-c.h"
 #include "supervisor/guest/egress.h"
+#include "supervisor/guest/inbound.h"
 #include "supervisor/guest/lanes.h"
 #include "supervisor/guest/process.h"
 #include "supervisor/guest/recorder.h"
@@ -34,9 +35,10 @@ struct kb_session {
 	struct kb_container *container;
 	struct kb_recorder *recorder;
 	struct kb_lanes lanes;
-	struct kb_egress *egress;  /* NULL: loopback only */
-	struct kb_member *members; /* the first process is the last of the list */
-	Kb__ToGuest *start;	   /* until the first process is launched */
+	struct kb_egress *egress;   /* NULL: loopback only */
+	struct kb_inbound *inbound; /* NULL: no port was ever published */
+	struct kb_member *members;  /* the first process is the last of the list */
+	Kb__ToGuest *start;	    /* until the first process is launched */
 	struct kb_lines effective;
 	bool attached, container_gone, host_gone;
 	bool egress_over;		  /* nothing more is recorded of the network */

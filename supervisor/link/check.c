@@ -4,6 +4,7 @@
 #include "audit/audit.h"
 #include "link_private.h"
 #include "supervisor/base/egress.h"
+#include "supervisor/base/inbound.h"
 
 int kb_check_hello(const Kb__Hello *msg, const char *build, struct kb_err *err)
 {
@@ -83,6 +84,16 @@ int kb_check_egress(const Kb__Egress *msg, struct kb_err *err)
 		peer != (msg->has_address && msg->has_port) ||
 		(peer && msg->address.len != 4 && msg->address.len != 16) ||
 		msg->port > UINT16_MAX || msg->protocol > UINT8_MAX)
+		return kb_err_set(err, KB_ERR_INVALID, "the guest misdescribed a connection");
+	return 0;
+}
+
+int kb_check_inbound(const Kb__Inbound *msg, struct kb_err *err)
+{
+	bool known = msg->kind == KB_INBOUND_CONNECTED || msg->kind == KB_INBOUND_REFUSED ||
+		     msg->kind == KB_INBOUND_CANCEL;
+
+	if (!known || !msg->has_stream || msg->stream == 0)
 		return kb_err_set(err, KB_ERR_INVALID, "the guest misdescribed a connection");
 	return 0;
 }

@@ -79,6 +79,8 @@ static int on_started(struct kb_link *link, const Kb__FromGuest *msg, struct kb_
 	out.started = &told;
 	kb_link_tell_main(link, &out);
 	kb_process_started(p, started);
+	if (p->id == 0)
+		kb_link_inbound_started(p->session);
 	return 0;
 }
 
@@ -113,6 +115,8 @@ static int on_failed(struct kb_link *link, const Kb__FromGuest *msg, struct kb_e
 	s = p->session;
 	tell_failed(link, p, msg->failed->error);
 	s->over = s->over || p->id == 0;
+	if (s->over)
+		kb_link_inbound_destroy(s);
 	kb_process_destroy(p); /* closes its attachment: main says why */
 	kb_link_session_reap(s);
 	return 0;
@@ -201,6 +205,13 @@ static int on_egress(struct kb_link *link, const Kb__FromGuest *msg, struct kb_e
 	return s ? kb_link_egress_message(s, msg->egress, err) : unknown_session(err);
 }
 
+static int on_inbound(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
+{
+	struct kb_link_session *s = session_of(link, msg->inbound->session);
+
+	return s ? kb_link_inbound_message(s, msg->inbound, err) : unknown_session(err);
+}
+
 static int on_ended(struct kb_link *link, const Kb__FromGuest *msg, struct kb_err *err)
 {
 	const Kb__Ended *ended = msg->ended;
@@ -230,6 +241,7 @@ static int on_ended(struct kb_link *link, const Kb__FromGuest *msg, struct kb_er
 	out.ended = &told;
 	kb_link_tell_main(link, &out);
 	s->over = true;
+	kb_link_inbound_destroy(s);
 	end_processes(s, ended);
 	kb_link_session_reap(s);
 	return 0;
@@ -305,6 +317,7 @@ static int on_message(struct kb_channel *ch, uint32_t stream, const uint8_t *dat
 		[KB__FROM_GUEST__BODY_EGRESS] = on_egress,
 		[KB__FROM_GUEST__BODY_QUESTION] = on_question,
 		[KB__FROM_GUEST__BODY_QUESTION_OVER] = on_question_over,
+		[KB__FROM_GUEST__BODY_INBOUND] = on_inbound,
 	};
 	struct kb_link *link = arg;
 	Kb__FromGuest *msg;

@@ -83,6 +83,7 @@ void kb_link_session_reap(struct kb_link_session *s)
 		return;
 	TAILQ_REMOVE(&s->link->sessions, s, entry);
 	kb_link_egress_destroy(s);
+	kb_link_inbound_destroy(s);
 	free(s);
 }
 
@@ -140,8 +141,10 @@ static void forget_guest(struct kb_link *link)
 	struct kb_link_session *s;
 	struct kb_process *p;
 
-	TAILQ_FOREACH(s, &link->sessions, entry)
+	TAILQ_FOREACH(s, &link->sessions, entry) {
 		kb_link_egress_forget_guest(s);
+		kb_link_inbound_destroy(s);
+	}
 	kb_channel_destroy(link->guest);
 	link->guest = NULL;
 	TAILQ_FOREACH(s, &link->sessions, entry)
@@ -523,6 +526,11 @@ static int on_answer(struct kb_link *link, const Kb__Role__ToLink *msg, int fd, 
 	return 0;
 }
 
+static int on_publish(struct kb_link *link, const Kb__Role__ToLink *msg, int fd, struct kb_err *err)
+{
+	return kb_link_inbound_publish(link, msg->publish, fd, err);
+}
+
 static int on_shutdown(
 	struct kb_link *link, const Kb__Role__ToLink *msg, int fd, struct kb_err *err)
 {
@@ -545,6 +553,7 @@ static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t
 		[KB__ROLE__TO_LINK__BODY_SHUTDOWN] = on_shutdown,
 		[KB__ROLE__TO_LINK__BODY_BROKER] = on_broker,
 		[KB__ROLE__TO_LINK__BODY_ANSWER] = on_answer,
+		[KB__ROLE__TO_LINK__BODY_PUBLISH] = on_publish,
 	};
 	Kb__Role__ToLink *msg = kb__role__to_link__unpack(NULL, len, data);
 	size_t kind = msg ? (size_t)msg->body_case : 0;

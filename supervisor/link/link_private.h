@@ -4,6 +4,7 @@
  *	guest.c		what the guest says, and whether it may
  *	check.c		the pure checks of the guest's messages
  *	egress.c	a session's connections: to its broker and back
+ *	inbound.c	connections to a session's published ports
  *	process.c	a process of a session: its streams spliced to an attachment
  *	pipe.c		the transport of driver `local`
  */
@@ -42,6 +43,7 @@ struct kb_splice {
 struct kb_link;
 struct kb_link_session;
 struct kb_link_egress;
+struct kb_link_inbound;
 struct kb_process;
 
 /* The far end of one `kbsup run|attach|exec`. Outlives its process until its last bytes are read.
@@ -78,7 +80,8 @@ struct kb_link_session {
 	uint8_t id[KB_ULID_SIZE];
 	uint64_t received; /* last seq that came from the guest */
 	uint64_t stored;   /* last seq the store was given: the broker's are among them */
-	struct kb_link_egress *egress; /* NULL: loopback only */
+	struct kb_link_egress *egress;	 /* NULL: loopback only */
+	struct kb_link_inbound *inbound; /* NULL: not started yet */
 	uint64_t denials, told_records;
 	uint64_t last_question;
 	bool discard; /* its store is gone: blocks are acknowledged and dropped */
@@ -143,6 +146,13 @@ uint64_t kb_link_egress_acked(struct kb_link_session *s, uint64_t stored);
 void kb_link_egress_forget_guest(struct kb_link_session *s);
 void kb_link_egress_destroy(struct kb_link_session *s); /* fine without one */
 
+/* inbound.c. publish takes fd; inbound_destroy comes before the guest's channel goes. */
+int kb_link_inbound_publish(
+	struct kb_link *link, const Kb__Role__LinkPublish *msg, int fd, struct kb_err *err);
+int kb_link_inbound_message(struct kb_link_session *s, const Kb__Inbound *msg, struct kb_err *err);
+void kb_link_inbound_started(struct kb_link_session *s);
+void kb_link_inbound_destroy(struct kb_link_session *s); /* fine without one */
+
 /* guest.c */
 extern const struct kb_channel_ops kb_guest_ops; /* arg: struct kb_link */
 
@@ -156,6 +166,7 @@ int kb_check_question(const Kb__Question *msg, uint64_t last, struct kb_err *err
 int kb_check_records(const Kb__Records *msg, uint64_t received, struct kb_err *err);
 
 int kb_check_egress(const Kb__Egress *msg, struct kb_err *err);
+int kb_check_inbound(const Kb__Inbound *msg, struct kb_err *err);
 
 /* process.c */
 int kb_process_create(struct kb_link_session *s, uint64_t id, bool tty, struct kb_process **ret,

@@ -1,11 +1,9 @@
 /* Local ports: whoever connects is connected on from the other machine. */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ssh_private.h"
+#include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
 
 #define CONNECTIONS_MAX 64 /* more wait to be accepted */
@@ -54,7 +52,7 @@ static void on_over(struct kb_ssh_splice *splice, const struct kb_ssh_exit *exit
 static void on_connection(int fd, unsigned events, void *arg)
 {
 	struct kb_ssh_forward *f = arg;
-	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int sock = kb_fd_accept(fd);
 	struct connection *c = sock >= 0 ? calloc(1, sizeof(*c)) : NULL;
 	struct kb_ssh_channel *ch;
 	struct kb_err err;
@@ -79,22 +77,9 @@ static void on_connection(int fd, unsigned events, void *arg)
 
 static int listen_on(struct kb_ssh_forward *f, unsigned *port, struct kb_err *err)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET,
-		.sin_port = htons((uint16_t)*port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(sa);
-	int on = 1;
+	int r = kb_fd_listen_loopback(port, &f->fd, err);
 
-	f->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (f->fd < 0 || setsockopt(f->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-		bind(f->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-		listen(f->fd, CONNECTIONS_MAX) < 0 ||
-		getsockname(f->fd, (struct sockaddr *)&sa, &len) < 0) {
-		kb_err_sys(err, errno, "127.0.0.1:%u cannot be listened on", *port);
-		return kb_err_hint(err, "take another port, or 0 for a free one");
-	}
-	*port = ntohs(sa.sin_port);
-	return 0;
+	return r < 0 ? kb_err_hint(err, "take another port, or 0 for a free one") : 0;
 }
 
 int kb_ssh_forward(struct kb_loop *loop, struct kb_ssh *ssh, unsigned *port, const char *to_host,
