@@ -124,7 +124,8 @@ END
     type_line 'perhaps'
     see 'One of the letters above'
     type_line 'o'
-    see 'it went through'
+    # The session's own screen is back only until the second question, if that long: it is looked at
+    # after that.
     see 'waits for your answer (2)'
     type_line 'd'
     see 'it was refused'
@@ -154,17 +155,20 @@ a_shell_with_job_control() {
     type_line 'kbsup run -q -- bash'
     type_line 'echo "inside $KBSUP_SESSION $(tty) $TERM" | sed s/inside/really/'
     see 'really '
-    type_line 'sleep 60'
-    sleep 0.5
+    type_line 'n=0; PROMPT_COMMAND="echo prompt \$((++n))"'
+    see 'prompt 1'
+    type_line 'sh -c "echo in \"\"front; exec sleep 60"'
+    see 'in front'
     tm send-keys -t main C-z
     see 'Stopped'
     type_line 'jobs | sed s/Stopped/halted/; kill %1; wait; echo $((40 + 2))'
     see 'halted'
     see '42'
-    type_line 'cat'
-    sleep 1
+    see 'prompt 3'
+    type_line 'sh -c "echo now \"\"cat; exec cat"'
+    see 'now cat'
     tm send-keys -t main C-c
-    sleep 1 # what is typed before the shell has the terminal again is cat's to lose
+    see 'prompt 4' # what is typed before the shell has the terminal again is cat's to lose
     type_line 'echo $((50 + 5))'
     see '55'
     tm send-keys -t main C-d

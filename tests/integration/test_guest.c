@@ -198,6 +198,7 @@ static void test_terminal(void **state)
 
 static void test_job_control(void **state)
 {
+	static const char sleeper[] = "sh -c 'echo in'' front; exec sleep 100'\n";
 	struct fixture *f = *state;
 	struct fl_start start = {.workspace = f->workspace,
 		.argv = (const char *const[]){"/bin/bash", "--norc", "-i", NULL},
@@ -205,8 +206,9 @@ static void test_job_control(void **state)
 	struct fl_session *s = fl_start(f->link, &start);
 	struct fl_process *p = fl_first(s);
 
-	fl_write(p, "sleep 100\n", 10);
-	fl_run_for(f->link, 300);
+	/* What is typed before the command has the terminal is the shell's. */
+	fl_write(p, sleeper, strlen(sleeper));
+	fl_wait_output(p, "in front");
 	fl_write(p, "\032", 1);
 	fl_wait_output(p, "Stopped");
 	fl_write(p, "jobs; kill %1; exit 5\n", 22);
