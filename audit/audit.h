@@ -212,6 +212,8 @@ int kb_bpf_hub_probe(struct kb_bpf_hub *hub, struct kb_err *err);
 /* Attached, every session with a seat is seen. Both are no-ops when it is so already. */
 int kb_bpf_hub_attach(struct kb_bpf_hub *hub, struct kb_err *err);
 void kb_bpf_hub_detach(struct kb_bpf_hub *hub);
+/* The kernel lets us see what names mean to it, also of calls that open nothing. */
+bool kb_bpf_hub_hooked(const struct kb_bpf_hub *hub);
 /* Descriptors to be handed to the processes of sessions; the hub keeps them. */
 void kb_bpf_hub_fds(const struct kb_bpf_hub *hub, int ret[KB_BPF_HUB_FDS]);
 /* The session with this seat is over, however it ended: the seat can be given again. */

@@ -250,6 +250,130 @@ static void test_many_arguments(void **state)
 	live_finish(&live);
 }
 
+/* ---- What names mean to the kernel --------------------------------------------------------------
+ */
+
+static int use_names(void *arg)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(9)};
+	int tcp = socket(AF_INET, SOCK_STREAM, 0);
+
+	in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (chdir(arg) < 0 || mkdir("real", 0755) < 0 || symlink("real", "alias") < 0 ||
+		mknod("alias/fifo", S_IFIFO | 0600, 0) < 0 || link("alias/fifo", "alias/two") < 0 ||
+		rename("alias/two", "alias/moved") < 0 || chmod("alias/moved", 0640) < 0 ||
+		chown("alias/moved", (uid_t)-1, (gid_t)-1) < 0)
+		return 1;
+	close(open("alias/file", O_CREAT | O_WRONLY, 0600));
+	if (truncate("alias/file", 3) < 0 || unlink("alias/file") < 0)
+		return 2;
+	connect(tcp, (struct sockaddr *)&in, sizeof(in));
+	/* Nothing there: the kernel never got as far as to ask. */
+	return unlink("alias/none") == 0;
+}
+
+/* Events of names below the directory, and what each is about. */
+static const struct {
+	enum kb_event event;
+	const char *path, *path2;
+} kernel_names[] = {
+	{KB_EVENT_MKDIR, "real", NULL},
+	{KB_EVENT_MKNOD, "real/fifo", NULL},
+	{KB_EVENT_LINK, "real/fifo", "real/two"},
+	{KB_EVENT_RENAME, "real/two", "real/moved"},
+	{KB_EVENT_CHMOD, "real/moved", NULL},
+	{KB_EVENT_CHOWN, "real/moved", NULL},
+	{KB_EVENT_TRUNCATE, "real/file", NULL},
+	{KB_EVENT_UNLINK, "real/file", NULL},
+};
+
+static void test_names(void **state)
+{
+	PATH_IN(alias, *state, "alias");
+	PATH_IN(none, *state, "real/none");
+	const struct kb_record *r;
+	struct live live;
+
+	run_bpf(&live, LIVE_POLICY(LIVE_FILES LIVE_RECORD "net connect loopback\n"), use_names,
+		*state, 0);
+	if (!kb_bpf_hub_hooked(live.hub)) {
+		live_finish(&live);
+		skip();
+	}
+	for (size_t i = 0; i < KB_ARRAY_LEN(kernel_names); i++) {
+		PATH_IN(path, *state, kernel_names[i].path);
+		PATH_IN(path2, *state, kernel_names[i].path2 ? kernel_names[i].path2 : "");
+
+		r = find(&live, kernel_names[i].event, path);
+		assert_int_equal(r->trust, KB_TRUST_KERNEL);
+		if (kernel_names[i].path2)
+			assert_true(bytes_are(r->path2, path2));
+	}
+	r = find(&live, KB_EVENT_SYMLINK, alias);
+	assert_int_equal(r->trust, KB_TRUST_KERNEL);
+	assert_true(bytes_are(r->path2, "real"));
+	assert_int_equal(find(&live, KB_EVENT_CONNECT, NULL)->trust, KB_TRUST_KERNEL);
+	assert_int_equal(find(&live, KB_EVENT_UNLINK, none)->trust, KB_TRUST_RACY);
+	live_finish(&live);
+}
+
+#define RACES 400
+
+static char flipped[] = "x";
+static volatile int flipping = 1;
+
+static void *flip(void *arg)
+{
+	while (flipping)
+		*(volatile char *)flipped ^= 'x' ^ 'y';
+	return NULL;
+}
+
+/* The name changes all the while; which file went, only the directory knows. */
+static int race_names(void *arg)
+{
+	pthread_t thread;
+	char went[RACES];
+	int fd;
+
+	if (chdir(arg) < 0 || pthread_create(&thread, NULL, flip, NULL) != 0)
+		return 1;
+	for (int i = 0; i < RACES; i++) {
+		close(open("x", O_CREAT | O_WRONLY, 0600));
+		close(open("y", O_CREAT | O_WRONLY, 0600));
+		if (unlink(flipped) < 0)
+			return 2;
+		went[i] = access("x", F_OK) < 0 ? 'x' : 'y';
+	}
+	flipping = 0;
+	pthread_join(thread, NULL);
+	fd = open("truth", O_CREAT | O_WRONLY, 0600);
+	return write(fd, went, sizeof(went)) != sizeof(went);
+}
+
+static void test_names_cannot_be_raced(void **state)
+{
+	PATH_IN(truth, *state, "truth");
+	KB_BUF_CLEANUP struct kb_buf went;
+	const struct kb_record *r;
+	struct live live;
+	struct kb_err err;
+
+	run_bpf(&live, policy, race_names, *state, 0);
+	if (!kb_bpf_hub_hooked(live.hub)) {
+		live_finish(&live);
+		skip();
+	}
+	kb_buf_init(&went, RACES);
+	assert_ok(kb_file_read(truth, &went, &err));
+	for (size_t i = 0; i < RACES; i++) {
+		r = live_find(&live, KB_EVENT_UNLINK, NULL, i);
+		assert_non_null(r);
+		assert_int_equal(r->path.data[r->path.len - 1], kb_buf_data(&went)[i]);
+	}
+	live_finish(&live);
+}
+
 /* ---- Sockets ----------------------------------------------------------------------------------
  */
 
@@ -326,6 +450,8 @@ int main(void)
 		cmocka_unit_test(test_denials),
 		TMPDIR_TEST(test_programs),
 		cmocka_unit_test(test_many_arguments),
+		TMPDIR_TEST(test_names),
+		TMPDIR_TEST(test_names_cannot_be_raced),
 		cmocka_unit_test(test_sockets),
 		cmocka_unit_test(test_loss_is_counted),
 	};

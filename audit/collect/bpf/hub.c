@@ -11,6 +11,9 @@
  * The programs are attached only while somebody needs them: an attached program costs every system
  * call of the machine a few nanoseconds, wanted or not.
  *
+ * Hooks (hooks.bpf.h) are tried with the rest; where the kernel does not take them, the lane does
+ * without.
+ *
  * Only the session itself reads its buffer. If its process dies, the hub strikes out its pid
  * namespace (kb_bpf_hub_release); ring and table stay until the seat is given again.
  */
@@ -30,7 +33,7 @@
 #include "supervisor/base/fd.h"
 #include "supervisor/base/util.h"
 
-#define LINKS_MAX  8
+#define LINKS_MAX  24
 #define PROBE_CALL "getppid" /* what the probe makes and looks for */
 
 /* bpf_object.c, made from trace.bpf.o */
@@ -39,9 +42,9 @@ extern const unsigned kb_bpf_object_len;
 
 struct kb_bpf_hub {
 	struct bpf_object *object;
-	struct bpf_link *links[LINKS_MAX];
-	size_t n_links;
-	int maps[KB_BPF_HUB_FDS]; /* the object's */
+	struct bpf_link *links[LINKS_MAX]; /* the hooks', then the tracepoints' */
+	size_t n_hooks, n_links;	   /* n_links: all of them */
+	int maps[KB_BPF_HUB_FDS];	   /* the object's */
 };
 
 static const char *const map_names[KB_BPF_HUB_FDS] = {
@@ -60,24 +63,97 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return 0;
 }
 
-static int load(struct kb_bpf_hub *hub, struct kb_err *err)
+static bool is_hook(const struct bpf_program *program)
 {
-	struct bpf_map *scratches;
-	int cpus = libbpf_num_possible_cpus(), r;
+	return strncmp(bpf_program__name(program), "hook_", 5) == 0;
+}
 
-	libbpf_set_print(quiet);
+/* Room for each CPU; and whether there are hooks, for the programs to know. */
+static int configure(struct kb_bpf_hub *hub, bool hooks, struct kb_err *err)
+{
+	static const char *const rooms[] = {"scratches", "hook_scratches"};
+	struct bpf_map *has_hooks = bpf_object__find_map_by_name(hub->object, ".rodata");
+	int cpus = libbpf_num_possible_cpus();
+	const char value = hooks;
+	struct bpf_program *program;
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(rooms); i++) {
+		struct bpf_map *map = bpf_object__find_map_by_name(hub->object, rooms[i]);
+
+		if (!map || cpus < 1 || bpf_map__set_max_entries(map, (unsigned)cpus) < 0)
+			return kb_err_set(err, KB_ERR_FAILED, "lane bpf cannot be configured");
+	}
+	if (!has_hooks || bpf_map__set_initial_value(has_hooks, &value, sizeof(value)) < 0)
+		return kb_err_set(err, KB_ERR_FAILED, "lane bpf cannot be configured");
+	bpf_object__for_each_program(program, hub->object) if (is_hook(program))
+		bpf_program__set_autoload(program, hooks);
+	return 0;
+}
+
+static int try_load(struct kb_bpf_hub *hub, bool hooks, struct kb_err *err)
+{
+	int r;
+
 	hub->object = bpf_object__open_mem(kb_bpf_object, kb_bpf_object_len, NULL);
 	if (!hub->object)
 		return kb_err_sys(err, errno, "lane bpf cannot be opened");
-	scratches = bpf_object__find_map_by_name(hub->object, "scratches");
-	if (!scratches || cpus < 1 || bpf_map__set_max_entries(scratches, (unsigned)cpus) < 0)
-		return kb_err_set(err, KB_ERR_FAILED, "lane bpf cannot be configured");
+	r = configure(hub, hooks, err);
+	if (r < 0)
+		return r;
 	r = bpf_object__load(hub->object);
-	if (r < 0) {
-		kb_err_sys(err, -r, "the kernel does not take lane bpf");
-		return kb_err_hint(err, "lane bpf needs CAP_BPF and CAP_PERFMON, and a kernel of "
-					"5.17 or later with BTF; lane notify needs neither");
+	if (r == 0)
+		return 0;
+	kb_err_sys(err, -r, "the kernel does not take lane bpf");
+	return kb_err_hint(err, "lane bpf needs CAP_BPF and CAP_PERFMON, and a kernel of "
+				"5.17 or later with BTF; lane notify needs neither");
+}
+
+static void unload(struct kb_bpf_hub *hub)
+{
+	kb_bpf_hub_detach(hub);
+	while (hub->n_links)
+		bpf_link__destroy(hub->links[--hub->n_links]);
+	hub->n_hooks = 0;
+	if (hub->object)
+		bpf_object__close(hub->object);
+	hub->object = NULL;
+}
+
+static int attach(struct kb_bpf_hub *hub, bool hooks, struct kb_err *err)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, hub->object)
+	{
+		struct bpf_link *link;
+
+		if (is_hook(program) != hooks)
+			continue;
+		link = hub->n_links < LINKS_MAX ? bpf_program__attach(program) : NULL;
+		if (!link)
+			return kb_err_sys(err, errno, "lane bpf cannot be attached");
+		hub->links[hub->n_links++] = link;
 	}
+	return 0;
+}
+
+/* With hooks where the kernel has them all. They stay in place: putting them there means changing
+ * the kernel's text, and only calls that change names come by. */
+static int load(struct kb_bpf_hub *hub, struct kb_err *err)
+{
+	int r;
+
+	libbpf_set_print(quiet);
+	r = try_load(hub, true, err);
+	if (r == 0)
+		r = attach(hub, true, err);
+	if (r < 0) {
+		unload(hub);
+		r = try_load(hub, false, err);
+	}
+	if (r < 0)
+		return r;
+	hub->n_hooks = hub->n_links;
 	for (size_t i = 0; i < KB_BPF_HUB_FDS; i++) {
 		hub->maps[i] = bpf_object__find_map_fd_by_name(hub->object, map_names[i]);
 		if (hub->maps[i] < 0)
@@ -88,29 +164,25 @@ static int load(struct kb_bpf_hub *hub, struct kb_err *err)
 
 int kb_bpf_hub_attach(struct kb_bpf_hub *hub, struct kb_err *err)
 {
-	struct bpf_program *program;
+	int r;
 
-	if (hub->n_links)
+	if (hub->n_links > hub->n_hooks)
 		return 0;
-	bpf_object__for_each_program(program, hub->object)
-	{
-		struct bpf_link *link =
-			hub->n_links < LINKS_MAX ? bpf_program__attach(program) : NULL;
-
-		if (!link) {
-			kb_err_sys(err, errno, "lane bpf cannot be attached");
-			kb_bpf_hub_detach(hub);
-			return -KB_ERR_SYSTEM;
-		}
-		hub->links[hub->n_links++] = link;
-	}
-	return 0;
+	r = attach(hub, false, err);
+	if (r < 0)
+		kb_bpf_hub_detach(hub);
+	return r;
 }
 
 void kb_bpf_hub_detach(struct kb_bpf_hub *hub)
 {
-	while (hub->n_links)
+	while (hub->n_links > hub->n_hooks)
 		bpf_link__destroy(hub->links[--hub->n_links]);
+}
+
+bool kb_bpf_hub_hooked(const struct kb_bpf_hub *hub)
+{
+	return hub->n_hooks > 0;
 }
 
 int kb_bpf_hub_create(struct kb_bpf_hub **ret, struct kb_err *err)
@@ -133,9 +205,7 @@ void kb_bpf_hub_destroy(struct kb_bpf_hub *hub)
 {
 	if (!hub)
 		return;
-	kb_bpf_hub_detach(hub);
-	if (hub->object)
-		bpf_object__close(hub->object);
+	unload(hub);
 	free(hub);
 }
 

@@ -37,6 +37,11 @@ void kb_bpf_hub_detach(struct kb_bpf_hub *hub)
 {
 }
 
+bool kb_bpf_hub_hooked(const struct kb_bpf_hub *hub)
+{
+	return false;
+}
+
 void kb_bpf_hub_fds(const struct kb_bpf_hub *hub, int ret[KB_BPF_HUB_FDS])
 {
 }

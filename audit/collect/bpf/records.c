@@ -242,6 +242,33 @@ static void read_flags(struct call *c, uint64_t *ret_flags, unsigned *ret_access
 	*ret_flags = flags;
 }
 
+/* The second name of a call: of a new link what it says, else where it leads. */
+static void read_second(struct call *c, bool leads, bool creates)
+{
+	struct kb_bpf *bpf = c->bpf;
+	struct kb_record *r = &c->record;
+	size_t len = c->event->len[KB_BPF_CWD];
+	bool named = c->event->flags & KB_BPF_NAMED && len > 0;
+
+	if (named && !leads) {
+		r->path2 = bytes(c->view->part[KB_BPF_CWD], len);
+		return;
+	}
+	if (named && read_components(c->view, KB_BPF_CWD, &bpf->path[1])) {
+		read_raw(bpf, c->view, KB_BPF_PATH2, 1);
+	} else if (!read_name(bpf, c->view, KB_BPF_PATH2, KB_RESOLVE_NOFOLLOW, 1)) {
+		return;
+	} else if (r->trust == KB_TRUST_KERNEL) {
+		r->trust = KB_TRUST_RACY; /* half of it was */
+	}
+	if (!leads) {
+		r->path2 = bytes(bpf->raw[1], strlen(bpf->raw[1]));
+		return;
+	}
+	set_path(bpf->raw[1], &bpf->path[1], &r->path2, &r->path2_arg);
+	kb_judge_path(&c->judge, c->trap->access2, &bpf->path[1], creates);
+}
+
 static void read_paths(struct call *c)
 {
 	struct kb_bpf *bpf = c->bpf;
@@ -256,7 +283,7 @@ static void read_paths(struct call *c)
 		creates = flags & O_CREAT;
 	r->trust = KB_TRUST_RACY;
 	if (read_components(c->view, KB_BPF_FILE, &bpf->path[0])) {
-		/* What the kernel really opened. */
+		/* What the kernel really opened, or was about to change. */
 		read_raw(bpf, c->view, KB_BPF_PATH, 0);
 		r->trust = KB_TRUST_KERNEL;
 		r->created = c->event->flags & KB_BPF_CREATED;
@@ -266,14 +293,8 @@ static void read_paths(struct call *c)
 	}
 	set_path(bpf->raw[0], &bpf->path[0], &r->path, &r->path_arg);
 	kb_judge_path(&c->judge, access, &bpf->path[0], creates && !two);
-	if (!c->trap->path2 || !read_name(bpf, c->view, KB_BPF_PATH2, KB_RESOLVE_NOFOLLOW, 1))
-		return;
-	if (!two) {
-		r->path2 = bytes(bpf->raw[1], strlen(bpf->raw[1]));
-		return;
-	}
-	set_path(bpf->raw[1], &bpf->path[1], &r->path2, &r->path2_arg);
-	kb_judge_path(&c->judge, c->trap->access2, &bpf->path[1], creates);
+	if (c->trap->path2)
+		read_second(c, two, creates);
 }
 
 static void read_fd(struct call *c)
@@ -332,6 +353,9 @@ static void read_address(struct call *c)
 	c->record.port = parsed.port;
 	c->record.address = parsed.address;
 	if (parsed.family != AF_UNIX) {
+		/* The path of a unix socket is resolved afterwards; an address says it all. */
+		if (c->event->flags & KB_BPF_NAMED)
+			c->record.trust = KB_TRUST_KERNEL;
 		kb_judge_address(&c->judge, data, len);
 		return;
 	}

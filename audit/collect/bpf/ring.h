@@ -37,6 +37,10 @@ enum kb_bpf_part {
 
 #define KB_BPF_CREATED	8u  /* the open made the file */
 #define KB_BPF_ARGS_CUT 16u /* there were more arguments */
+/* A hook saw what the names mean to the kernel: FILE and CWD are the first and the second one as
+ * components (the target of a new link: as text); of a socket address, PATH is the kernel's copy.
+ */
+#define KB_BPF_NAMED 32u
 
 struct kb_bpf_event {
 	unsigned long long time; /* CLOCK_MONOTONIC */
