@@ -13,9 +13,9 @@
  *
  * - An **open** that succeeded has the path of the file it returned: trust `kernel`. One that
  * failed has only a name; it is resolved here, afterwards, like in lane notify: trust `racy`.
- * - A call that **changes names**, or names an address, has what the kernel made of them where hooks
- * are in place (hooks.bpf.h): trust `kernel`, denied or not. Elsewhere, and where the call ended
- * before the kernel had resolved anything, like a failed open.
+ * - A call that **changes names**, or names an address, has what the kernel made of them where
+ * hooks are in place (hooks.bpf.h): trust `kernel`, denied or not. Elsewhere, and where the call
+ * ended before the kernel had resolved anything, like a failed open.
  * - An **exec** is announced at entry with its arguments, because they are gone when it succeeds;
  * then either the kernel says that the program was replaced, with the file that runs now, or the
  * call returns an error. The two halves meet by the caller's thread number.
