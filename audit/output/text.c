@@ -319,20 +319,6 @@ int kb_text_fit(
 	return r == 0 ? kb_buf_append(out, text + tail, len - tail, err) : r;
 }
 
-const char *kb_text_count(uint64_t n, char ret[KB_COUNT_MAX])
-{
-	char digits[24];
-	size_t len = (size_t)snprintf(digits, sizeof(digits), "%" PRIu64, n), at = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (i && (len - i) % 3 == 0)
-			ret[at++] = ',';
-		ret[at++] = digits[i];
-	}
-	ret[at] = '\0';
-	return ret;
-}
-
 const char *kb_text_size(uint64_t bytes, char ret[KB_COUNT_MAX])
 {
 	static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};

@@ -32,9 +32,6 @@ int kb_text_rule(struct kb_buf *out, const struct kb_rule_text *rule, struct kb_
 size_t kb_text_columns(const char *text, size_t len);
 int kb_text_fit(
 	struct kb_buf *out, const char *text, size_t len, size_t columns, struct kb_err *err);
-/* "1,234,567" */
-#define KB_COUNT_MAX 32
-const char *kb_text_count(uint64_t n, char ret[KB_COUNT_MAX]);
 /* "12.3 MB" */
 const char *kb_text_size(uint64_t bytes, char ret[KB_COUNT_MAX]);
 /* Write buf to view->out, empty it, and notice when nobody reads any more (KB_ERR_CLOSED). */

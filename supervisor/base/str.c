@@ -336,6 +336,21 @@ char *kb_base64(const void *src, size_t len)
 	return out;
 }
 
+const char *kb_text_count(uint64_t n, char ret[KB_COUNT_MAX])
+{
+	char digits[24];
+	size_t len = (size_t)snprintf(digits, sizeof(digits), "%llu", (unsigned long long)n),
+	       at = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (i && (len - i) % 3 == 0)
+			ret[at++] = ',';
+		ret[at++] = digits[i];
+	}
+	ret[at] = '\0';
+	return ret;
+}
+
 char *kb_asprintf(const char *fmt, ...)
 {
 	va_list ap;

@@ -46,5 +46,9 @@ const char *kb_closest(const char *word, const char *const *candidates, size_t n
 /* Standard base64 with padding, into fresh memory; NULL if none. */
 char *kb_base64(const void *src, size_t len);
 
+/* "1,234,567"; returns ret. */
+#define KB_COUNT_MAX 32
+const char *kb_text_count(uint64_t n, char ret[KB_COUNT_MAX]);
+
 /* asprintf that returns NULL when out of memory. */
 char *kb_asprintf(const char *fmt, ...) KB_PRINTF(1, 2);

@@ -309,16 +309,7 @@ void kb_format_age(char ret[KB_WORDS_MAX], int64_t ns)
 
 void kb_format_count(char ret[KB_WORDS_MAX], uint64_t n)
 {
-	char digits[KB_WORDS_MAX];
-	size_t len = (size_t)snprintf(digits, sizeof(digits), "%llu", (unsigned long long)n),
-	       at = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (i && (len - i) % 3 == 0)
-			ret[at++] = ',';
-		ret[at++] = digits[i];
-	}
-	ret[at] = '\0';
+	kb_text_count(n, ret);
 }
 
 void kb_format_size(char ret[KB_WORDS_MAX], uint64_t bytes)
