@@ -22,17 +22,6 @@ struct run {
 	struct kb_plan plan;
 };
 
-static int bound(const char *text, const char *name, int64_t fallback, const struct kb_view *view,
-	int64_t *ret, struct kb_err *err)
-{
-	*ret = fallback;
-	if (!text || kb_when_parse(text, kb_now_real(), view->utc, ret))
-		return 0;
-	kb_err_set(err, KB_ERR_USAGE, "%s '%s' is not a time", name, text);
-	return kb_err_hint(
-		err, "write 2026-11-23, \"2026-11-23 16:20\", 16:20, yesterday, or 2h (ago)");
-}
-
 static int prepare(struct run *run, struct kb_err *err)
 {
 	const struct kb_expr_options options = {
@@ -40,9 +29,11 @@ static int prepare(struct run *run, struct kb_err *err)
 	struct kb_expr_error error;
 	int r;
 
-	r = bound(run->query->since, "--since", INT64_MIN, run->view, &run->since, err);
+	run->since = INT64_MIN;
+	run->until = INT64_MAX;
+	r = kb_when_bound(run->query->since, "--since", run->view->utc, &run->since, err);
 	if (r == 0)
-		r = bound(run->query->until, "--until", INT64_MAX, run->view, &run->until, err);
+		r = kb_when_bound(run->query->until, "--until", run->view->utc, &run->until, err);
 	if (r < 0 || !run->query->expr)
 		return r;
 	r = kb_expr_parse(run->query->expr, &options, &run->expr, &error);

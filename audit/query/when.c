@@ -167,6 +167,15 @@ bool kb_when_parse(const char *text, int64_t now, bool utc, int64_t *ret)
 	return parse_clock(&p, &tm, &frac) && *p == '\0' && to_ns(&tm, frac, utc, ret);
 }
 
+int kb_when_bound(const char *text, const char *option, bool utc, int64_t *ret, struct kb_err *err)
+{
+	if (!text || kb_when_parse(text, kb_now_real(), utc, ret))
+		return 0;
+	kb_err_set(err, KB_ERR_USAGE, "%s '%s' is not a time", option, text);
+	return kb_err_hint(
+		err, "write 2026-11-23, \"2026-11-23 16:20\", 16:20, yesterday, or 2h (ago)");
+}
+
 void kb_when_format(uint64_t time, bool utc, bool ms, char ret[KB_WHEN_MAX])
 {
 	time_t t = (time_t)(time / SECOND);

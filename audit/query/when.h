@@ -10,6 +10,10 @@
  * when it is none of them. */
 bool kb_when_parse(const char *text, int64_t now, bool utc, int64_t *ret);
 
+/* The value of an option: text NULL leaves *ret as it is; a mistake is explained. */
+struct kb_err;
+int kb_when_bound(const char *text, const char *option, bool utc, int64_t *ret, struct kb_err *err);
+
 #define KB_WHEN_MAX 40
 /* "2026-11-23 16:20:11"; with `ms`, ".123" after it. */
 void kb_when_format(uint64_t time, bool utc, bool ms, char ret[KB_WHEN_MAX]);
