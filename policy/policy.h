@@ -266,6 +266,11 @@ struct sockaddr;
 struct kb_verdict kb_bundle_decide_net(const struct kb_bundle *bundle,
 	enum kb_net_direction direction, int protocol, const struct sockaddr *address, size_t len);
 
+/* Does a rule's list of requests (kb_net_rule.http) let this one through? Neither needs a NUL; what
+ * follows a "?" of the path is not looked at. */
+bool kb_http_allows(const char *const *http, const char *method, size_t method_len,
+	const char *path, size_t path_len);
+
 /* May a server in the session listen on this TCP port of its loopback? A published port is asked of
  * on the host and in the machine alike. */
 struct kb_verdict kb_bundle_decide_port(const struct kb_bundle *bundle, uint16_t port);

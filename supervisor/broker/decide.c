@@ -7,7 +7,6 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "broker_private.h"
 #include "supervisor/base/util.h"
@@ -176,48 +175,7 @@ bool kb_decide_address(const struct kb_broker *b, const struct kb_address *addre
 
 /* ---- Requests -------------------------------------------------------------------------------- */
 
-/* "*" and "?" stay within a component, "**" does not. Bounded: each "*" remembers one place. */
-static bool glob(const char *p, const char *pe, const char *s, const char *se)
-{
-	const char *star = NULL, *star_s = NULL;
-	bool deep = false;
-
-	while (s < se || p < pe) {
-		if (p < pe && *p == '*') {
-			deep = p + 1 < pe && p[1] == '*';
-			p += deep ? 2 : 1;
-			star = p;
-			star_s = s;
-			continue;
-		}
-		if (p < pe && s < se && (*p == *s || (*p == '?' && *s != '/'))) {
-			p++;
-			s++;
-			continue;
-		}
-		if (!star || star_s >= se || (!deep && *star_s == '/'))
-			return false;
-		p = star;
-		s = ++star_s;
-	}
-	return true;
-}
-
 bool kb_decide_request(const char *const *http, struct kb_slice method, struct kb_slice path)
 {
-	const char *query = memchr(path.at, '?', path.len);
-	const char *end = query ? query : path.at + path.len;
-
-	for (size_t i = 0; http[i]; i++) {
-		const char *space = strchr(http[i], ' ');
-		size_t len = space ? (size_t)(space - http[i]) : strlen(http[i]);
-		const char *pattern = space ? space + 1 : "/**";
-		bool any = len == 3 && strncasecmp(http[i], "any", 3) == 0;
-
-		if (!any && (len != method.len || strncasecmp(http[i], method.at, len) != 0))
-			continue;
-		if (glob(pattern, pattern + strlen(pattern), path.at, end))
-			return true;
-	}
-	return false;
+	return kb_http_allows(http, method.at, method.len, path.at, path.len);
 }
