@@ -81,6 +81,35 @@ static const struct kb_fs_item *container(
 	return best;
 }
 
+/* Takes all of a path away. */
+static bool takes_all(const struct kb_fs_item *item)
+{
+	return kb_fs_takes(item->role) && roles[item->role].mount == KB_MOUNT_HIDE &&
+	       !item->stmt->observe;
+}
+
+/* For one and the same path: an override beats what does not override, else what takes away beats
+ * what gives. What is beaten has no mount and no right. */
+static bool overruled(const struct kb_fs_items *items, const struct kb_fs_item *of)
+{
+	bool takes = takes_all(of);
+
+	if (!takes && kb_fs_takes(of->role))
+		return false;
+	for (size_t i = 0; i < items->len; i++) {
+		const struct kb_fs_item *item = &items->items[i];
+		bool both = roles[item->role].access & roles[of->role].access;
+
+		if (item->glob || item->stmt == of->stmt || strcmp(item->path, of->path) != 0)
+			continue;
+		if (takes ? !kb_fs_takes(item->role) && both && item->stmt->override_ &&
+					!of->stmt->override_
+			  : takes_all(item) && (!of->stmt->override_ || item->stmt->override_))
+			return true;
+	}
+	return false;
+}
+
 static const char *keep(struct kb_lower *lo, const char *text, size_t len)
 {
 	return kb_arena_strndup(&lo->bundle->arena, text, len);
@@ -178,24 +207,72 @@ static int errno_of(const struct kb_fs_item *item)
 	return item->stmt->errnum ? item->stmt->errnum : EACCES;
 }
 
-static int lower_path_rule(struct kb_lower *lo, const struct kb_fs_item *item)
+static struct kb_path_rule *push_path_rule(struct kb_lower *lo, const struct kb_fs_item *item)
 {
 	struct kb_path_rule *rule = KB_ARENA_PUSH(&lo->bundle->arena, &lo->bundle->paths);
+
+	if (!rule)
+		return NULL;
+	*rule = (struct kb_path_rule){
+		.pattern = keep(lo, item->path, strlen(item->path)), .rule = item->stmt->rule};
+	return rule->pattern ? rule : NULL;
+}
+
+static int lower_path_rule(struct kb_lower *lo, const struct kb_fs_item *item)
+{
+	struct kb_path_rule *rule = push_path_rule(lo, item);
 	bool taken = kb_fs_takes(item->role);
 
 	if (!rule)
 		return -1;
-	*rule = (struct kb_path_rule){.pattern = keep(lo, item->path, strlen(item->path)),
-		.access = roles[item->role].access,
-		.action = taken ? KB_DENY : KB_ALLOW,
-		.errnum = errno_of(item),
-		.record = taken && item->stmt->action == KB_ALLOW ? KB_RECORD_SUMMARY
-								  : item->stmt->record,
-		.rule = item->stmt->rule,
-		.private_tree =
-			(item->role >= KB_FS_ROLE_PRIVATE && item->role <= KB_FS_ROLE_KEEP) &&
-			!kb_fs_virtual(item->path)};
-	return rule->pattern ? 0 : -1;
+	rule->access = roles[item->role].access;
+	rule->action = taken ? KB_DENY : KB_ALLOW;
+	rule->errnum = errno_of(item);
+	rule->record =
+		taken && item->stmt->action == KB_ALLOW ? KB_RECORD_SUMMARY : item->stmt->record;
+	rule->private_tree = (item->role >= KB_FS_ROLE_PRIVATE && item->role <= KB_FS_ROLE_KEEP) &&
+			     !kb_fs_virtual(item->path);
+	return 0;
+}
+
+/* What else speaks of writing there, most closely. */
+static const struct kb_fs_item *closest_on_writing(
+	const struct kb_fs_items *items, const struct kb_fs_item *of)
+{
+	const struct kb_fs_item *best = NULL;
+
+	for (size_t i = 0; i < items->len; i++) {
+		const struct kb_fs_item *item = &items->items[i];
+
+		if (item != of && (roles[item->role].access & KB_FS_WRITE) &&
+			kb_path_match(item->path, of->path) &&
+			(!best || kb_path_weight(item->path) > kb_path_weight(best->path)))
+			best = item;
+	}
+	return best;
+}
+
+/* What is given to read, in a tree that is given to write, is mounted read-only there: the more
+ * specific path wins. */
+static int lower_read_only(
+	struct kb_lower *lo, const struct kb_fs_items *items, const struct kb_fs_item *item)
+{
+	const struct kb_fs_item *in;
+	struct kb_path_rule *rule;
+
+	if (!gives_mount(item) || (roles[item->role].access & KB_FS_WRITE))
+		return 0;
+	in = closest_on_writing(items, item);
+	if (!in || kb_fs_takes(in->role) || !strcmp(in->path, item->path))
+		return 0;
+	rule = push_path_rule(lo, item);
+	if (!rule)
+		return -1;
+	rule->access = KB_FS_WRITE;
+	rule->action = KB_DENY;
+	rule->errnum = EROFS;
+	rule->record = KB_MAX(item->stmt->record, KB_RECORD_SUMMARY);
+	return 0;
 }
 
 static int lower_default(struct kb_lower *lo)
@@ -292,6 +369,15 @@ static int sort_paths(struct kb_lower *lo)
 	return 0;
 }
 
+static int lower_mechanisms(
+	struct kb_lower *lo, const struct kb_fs_items *items, const struct kb_fs_item *item)
+{
+	int r = kb_fs_takes(item->role) ? mount_taker(lo, items, item)
+					: mount_giver(lo, items, item);
+
+	return r < 0 ? r : lower_landlock(lo, item);
+}
+
 int kb_lower_fs(struct kb_lower *lo)
 {
 	struct kb_fs_items items = {0};
@@ -301,10 +387,11 @@ int kb_lower_fs(struct kb_lower *lo)
 	kb_fs_check(&items, lo->opts, lo->diags);
 	for (size_t i = 0; i < items.len; i++) {
 		const struct kb_fs_item *item = &items.items[i];
-		int r = kb_fs_takes(item->role) ? mount_taker(lo, &items, item)
-						: mount_giver(lo, &items, item);
+		int r = 0;
 
-		if (r < 0 || lower_landlock(lo, item) < 0 || lower_path_rule(lo, item) < 0)
+		if (!overruled(&items, item))
+			r = lower_mechanisms(lo, &items, item);
+		if (r < 0 || lower_path_rule(lo, item) < 0 || lower_read_only(lo, &items, item) < 0)
 			return -1;
 	}
 	if (lo->bundle->mounts.len)

@@ -330,7 +330,7 @@ static int mount_read(struct build *b, const struct entry *e, struct kb_err *err
 		if (e->optional)
 			return 0;
 		path_error(err, ENOENT, e, e->path, "is wanted by the policy");
-		return kb_err_hint(err, "remove the line, or make the path on this machine");
+		return kb_err_hint(err, "make the path on this machine, or say if-available");
 	}
 	if (fd < 0)
 		return path_error(err, -fd, e, e->path, "cannot be opened");
@@ -429,14 +429,18 @@ static int add_entry(struct build *b, const struct entry *e, struct kb_err *err)
 	return 0;
 }
 
+/* Made by the runtime, after us. */
+static bool is_kernels(const char *path)
+{
+	return path_below(path, "/sys") || path_below(path, "/proc") || path_below(path, "/dev");
+}
+
 /* /proc, /dev, /sys and what is generated of /etc are the guest's business. */
 static bool is_own_path(struct build *b, const struct kb_mount *m)
 {
 	if (path_below(m->path, "/sys"))
 		b->out->sysfs = true;
-	return path_below(m->path, "/sys") || path_below(m->path, "/proc") ||
-	       path_below(m->path, "/dev") ||
-	       (m->kind == KB_MOUNT_PRIVATE && strcmp(m->path, "/etc") == 0);
+	return is_kernels(m->path) || (m->kind == KB_MOUNT_PRIVATE && strcmp(m->path, "/etc") == 0);
 }
 
 struct match {
@@ -590,6 +594,30 @@ static int mount_entries(struct build *b, struct kb_err *err)
 	return r;
 }
 
+/* A right on a path that is not there could not be given: init would only know that it failed. */
+static int check_rights(const struct build *b, struct kb_err *err)
+{
+	const struct kb_landlock_rule *rights;
+	const struct kb_rule *rules;
+	size_t n = kb_bundle_landlock(b->spec->bundle, &rights);
+	size_t n_rules = kb_bundle_rules(b->spec->bundle, &rules);
+
+	for (size_t i = 0; i < n; i++) {
+		const struct entry e = {
+			.rule = rights[i].rule < n_rules ? rules[rights[i].rule].id : NULL};
+		KB_CLOSE int fd = -1;
+
+		if (rights[i].optional || is_kernels(rights[i].path))
+			continue;
+		fd = kb_open_below(b->root, rights[i].path, KB_OPEN_LAST);
+		if (fd != -ENOENT && fd != -ENOTDIR)
+			continue;
+		path_error(err, -fd, &e, rights[i].path, "is wanted by the policy");
+		return kb_err_hint(err, "make the path on this machine, or say if-available");
+	}
+	return 0;
+}
+
 /* ---- The skeleton ---------------------------------------------------------------------------- */
 
 /* A new tmpfs of at most `size` bytes on `name` below dir. */
@@ -723,6 +751,8 @@ static int build(struct build *b, const char *dir, struct kb_err *err)
 		r = make_skeleton(b, err);
 	if (r == 0)
 		r = mount_entries(b, err);
+	if (r == 0 && b->spec->bundle)
+		r = check_rights(b, err);
 	return r < 0 ? r : kb_mount_restrict(b->root, KB_ATTR_RDONLY | KB_ATTR_DEV, false, err);
 }
 
