@@ -24,6 +24,7 @@ struct kb_question {
 	uint8_t address[16];
 	unsigned address_len;
 	uint16_t port;
+	const char *request; /* recorded events: "GET /path", of HTTP; or NULL */
 };
 
 /* Words first..last-1 of tokens. Diagnoses; 0, 1 after a diagnostic, -1 without memory. */

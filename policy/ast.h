@@ -30,6 +30,9 @@
 #define KB_POLICY_MEMORY (64u << 20)
 #define KB_RULE_TEXT_MAX 400
 
+/* The file that rules for kb_policy_options.programs stand in. */
+#define KB_PROGRAMS_FILE "the command's programs"
+
 /* ---- Tokens ---------------------------------------------------------------------------------- */
 
 enum kb_tok {

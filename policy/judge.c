@@ -1,11 +1,15 @@
 #include "policy/judge.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "policy/fs_items.h"
 #include "supervisor/base/util.h"
+
+#define TEXT_MAX 4400 /* one path */
 
 enum held { HELD_NO, HELD_YES, HELD_UNKNOWN };
 
@@ -74,12 +78,49 @@ static bool judge_path(struct kb_memo *memo, const struct kb_bundle *bundle,
 	return allowed;
 }
 
+bool kb_judge_had(struct kb_memo *memo, const struct kb_bundle *was, const struct kb_observed *seen,
+	unsigned access, const char *path)
+{
+	struct kb_verdict verdict;
+	bool allowed;
+
+	if (kb_fs_virtual(path))
+		return false;
+	if (!was)
+		return seen->workspace && kb_path_beneath(seen->workspace, path);
+	verdict = kb_memo_path(memo, was, access, path, &allowed);
+	return allowed && !verdict.private_tree;
+}
+
+const char *kb_observed_made(const struct kb_observed *seen)
+{
+	if (!seen->names || seen->failed || seen->decision != KB_OBSERVED_ALLOWED)
+		return NULL;
+	return seen->path2 ? seen->path2 : seen->path;
+}
+
+/* The rule lets its host be reached, but for other requests. */
+static bool request_refused(const struct kb_bundle *bundle, const struct kb_question *q)
+{
+	const struct kb_net_rule *rule =
+		kb_bundle_find_host(bundle, q->direction, q->protocol, q->host, q->port);
+	size_t method = strcspn(q->request, " ");
+	const char *path = q->request + method + (q->request[method] == ' ');
+
+	return rule && rule->http && rule->http[0] &&
+	       !kb_http_allows(rule->http, q->request, method, path, strlen(path));
+}
+
 static struct kb_verdict judge_net(const struct kb_bundle *bundle, const struct kb_question *q)
 {
 	struct kb_answer answer;
 	struct kb_program none = {0};
 
 	kb_answer(bundle, &none, kb_arch_native(), q, &answer);
+	if (q->request && answer.net.action == KB_ALLOW && request_refused(bundle, q)) {
+		answer.net.action = KB_DENY;
+		answer.net.errnum = EACCES;
+	}
 	return answer.net;
 }
 
@@ -88,10 +129,14 @@ static void judge_paths(struct kb_memo *memo, const struct kb_bundle *bundle,
 {
 	const struct kb_question *q = &ret->question;
 
-	if (q->path && q->access)
+	if (q->path && q->access) {
 		ret->by_path = !judge_path(memo, bundle, seen, q->access, q->path, ret);
-	if (q->path2 && !ret->by_path)
+		ret->own = !ret->by_path && ret->verdict.private_tree;
+	}
+	if (q->path2 && !ret->by_path) {
 		ret->by_path2 = !judge_path(memo, bundle, seen, KB_FS_WRITE, q->path2, ret);
+		ret->own2 = !ret->by_path2 && ret->verdict.private_tree;
+	}
 }
 
 void kb_judge(struct kb_memo *memo, const struct kb_bundle *bundle, const struct kb_observed *seen,
@@ -120,27 +165,47 @@ void kb_judge(struct kb_memo *memo, const struct kb_bundle *bundle, const struct
 		ret->judged = KB_JUDGED_UNKNOWN;
 }
 
+/* The path, with the home directory as ~. */
+static const char *shown(const struct kb_observed *seen, const char *path, char *to, size_t size)
+{
+	if (!path || !seen->home || !seen->home[1] || !kb_path_beneath(seen->home, path))
+		return path;
+	snprintf(to, size, "~%s", path + strlen(seen->home));
+	return to;
+}
+
+static void net_text(const struct kb_question *q, char *to, size_t size)
+{
+	static const char *const ways[] = {"connect", "listen", "resolve"};
+	char address[INET6_ADDRSTRLEN] = "", port[8] = "";
+	bool v6 = !q->host && q->address_len == 16;
+
+	if (!q->host)
+		inet_ntop(q->address_len == 4 ? AF_INET : AF_INET6, q->address, address,
+			sizeof(address));
+	if (q->direction != KB_NET_RESOLVE)
+		snprintf(port, sizeof(port), ":%u", q->port);
+	snprintf(to, size, "%s %s%s%s%s%s%s", ways[q->direction], v6 ? "[" : "",
+		q->host ? q->host : address, v6 ? "]" : "", port, q->request ? " " : "",
+		q->request ? q->request : "");
+}
+
 void kb_observed_text(
 	const struct kb_observed *seen, const struct kb_question *q, char *to, size_t size)
 {
-	static const char *const ways[] = {"connect", "listen", "resolve"};
-	char address[INET6_ADDRSTRLEN] = "";
+	char first[TEXT_MAX], second[TEXT_MAX];
+	const char *path = shown(seen, seen->path, first, sizeof(first));
+	const char *path2 = shown(seen, q->path2, second, sizeof(second));
 
 	if (q->kind == KB_ASK_NET) {
-		if (!q->host)
-			inet_ntop(q->address_len == 4 ? AF_INET : AF_INET6, q->address, address,
-				sizeof(address));
-		snprintf(to, size, "%s %s%s%s:%u", ways[q->direction],
-			!q->host && q->address_len == 16 ? "[" : "", q->host ? q->host : address,
-			!q->host && q->address_len == 16 ? "]" : "", q->port);
+		net_text(q, to, size);
 		return;
 	}
 	snprintf(to, size, "%s%s%s%s%s%s", q->call >= 0 ? kb_calls[q->call].name : "open",
-		seen->path ? " " : "", seen->path ? seen->path : "", q->path2 ? " → " : "",
-		q->path2 ? q->path2 : "",
+		path ? " " : "", path ? path : "", path2 ? " → " : "", path2 ? path2 : "",
 		!q->access		   ? ""
 		: (q->access & KB_FS_EXEC) ? " (exec)"
-		: q->path2		   ? " (write)"
+		: path2			   ? " (write)"
 		: q->looks		   ? " (look)"
 		: q->access == KB_FS_READ  ? " (read)"
 					   : " (write)");

@@ -16,11 +16,19 @@ struct kb_judgement {
 	struct kb_question question;
 	/* denied: because of the path, the second path, the address; else of the call itself */
 	bool by_path, by_path2, by_address;
+	/* allowed, and the path, the second path lies in a tree of the session's own */
+	bool own, own2;
 };
 
 /* memo may be NULL. */
 void kb_judge(struct kb_memo *memo, const struct kb_bundle *bundle, const struct kb_observed *seen,
 	struct kb_judgement *ret);
+/* Did the session have the machine's own file at this path? was: the policy it ran under, NULL when
+ * that is not known; then its workspace is taken to have been the machine's. */
+bool kb_judge_had(struct kb_memo *memo, const struct kb_bundle *was, const struct kb_observed *seen,
+	unsigned access, const char *path);
+/* The name that the event made, as far as it is known; or NULL. */
+const char *kb_observed_made(const struct kb_observed *seen);
 /* "open /path (write)", "connect host:443", "ptrace": what happened, for people. Not escaped. */
 void kb_observed_text(
 	const struct kb_observed *seen, const struct kb_question *question, char *to, size_t size);

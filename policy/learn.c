@@ -30,31 +30,54 @@ static void put_down(
 	kb_tally_add(tally, text, times(seen), 0);
 }
 
-/* A path in another session's workspace is one in ours. */
+/* A path in another session's workspace or home is one in ours. */
 static const char *here(const struct kb_learner *ln, const struct kb_observed *seen,
 	const char *path, char moved[KB_LEARN_TEXT_MAX])
 {
-	if (!path || !seen->workspace || !strcmp(seen->workspace, ln->workspace) ||
-		!kb_path_beneath(seen->workspace, path))
-		return path;
-	snprintf(moved, KB_LEARN_TEXT_MAX, "%s%s", ln->workspace, path + strlen(seen->workspace));
-	return moved;
+	const struct {
+		const char *theirs, *ours;
+	} places[] = {{seen->workspace, ln->workspace}, {seen->home, ln->home}};
+
+	for (size_t i = 0; path && i < KB_ARRAY_LEN(places); i++) {
+		const char *theirs = places[i].theirs;
+
+		if (!theirs || !theirs[0] || !theirs[1] || !kb_path_beneath(theirs, path))
+			continue;
+		if (!strcmp(theirs, places[i].ours))
+			return path;
+		snprintf(moved, KB_LEARN_TEXT_MAX, "%s%s", places[i].ours, path + strlen(theirs));
+		return moved;
+	}
+	return path;
+}
+
+/* The closest directory that was there before the session made the path: the only thing a rule can
+ * name when it starts. False: there is none. */
+static bool was_there(const struct kb_learner *ln, const char **path, char room[KB_LEARN_TEXT_MAX])
+{
+	char parent[KB_LEARN_TEXT_MAX];
+
+	while (kb_made_have(&ln->made, *path)) {
+		if (!kb_learn_parent(*path, parent, sizeof(parent)))
+			return false;
+		memcpy(room, parent, strlen(parent) + 1);
+		*path = room;
+	}
+	return true;
 }
 
 static void need_path(struct kb_learner *ln, const struct kb_observed *seen,
 	const struct kb_judgement *judgement, unsigned access, const char *path)
 {
 	unsigned bits = judgement->verdict.by_default ? 0 : KB_NEED_OVERRIDE;
-	char parent[KB_LEARN_TEXT_MAX];
+	char parent[KB_LEARN_TEXT_MAX], room[KB_LEARN_TEXT_MAX];
 
 	if (access & KB_FS_EXEC) /* it is opened too, and so is its interpreter's script */
 		access |= KB_FS_READ;
-	if ((access & KB_FS_WRITE) && seen->names) {
-		if (!kb_learn_parent(path, parent, sizeof(parent)))
-			path = "/";
-		else
-			path = parent;
-	}
+	if ((access & KB_FS_WRITE) && seen->names)
+		path = kb_learn_parent(path, parent, sizeof(parent)) ? parent : "/";
+	if (!was_there(ln, &path, room))
+		return;
 	if (kb_tally_find(&ln->paths, path)) { /* looked at before */
 		kb_tally_add(&ln->paths, path, times(seen), access | bits);
 		return;
@@ -82,13 +105,42 @@ static void need_host(
 	char text[KB_LEARN_TEXT_MAX];
 
 	kb_observed_text(seen, q, text, sizeof(text));
-	kb_tally_add(text[strspn(text, plain)] ? &ln->withheld : &ln->hosts, text, times(seen), 0);
+	/* A host that the base gives for other requests is not given whole. */
+	kb_tally_add(q->request || text[strspn(text, plain)] ? &ln->withheld : &ln->hosts, text,
+		times(seen), 0);
+}
+
+/* An event, as it would be here, and as it was. */
+struct event {
+	struct kb_observed seen;
+	const struct kb_observed *given;
+	const struct kb_bundle *was;
+};
+
+/* What the base says of it. A tree of the session's own in place of the machine's does not give
+ * what was used. */
+static void judge(struct kb_learner *ln, const struct event *ev, struct kb_judgement *ret)
+{
+	const struct kb_observed *given = ev->given;
+
+	kb_judge(ln->memo, ln->opts.bundle, &ev->seen, ret);
+	if (ret->judged != KB_JUDGED_ALLOWED)
+		return;
+	ret->by_path = ret->own && ev->seen.path &&
+		       kb_judge_had(ln->memo, ev->was, given, ret->question.access, given->path);
+	ret->by_path2 = !ret->by_path && ret->own2 && ev->seen.path2 &&
+			kb_judge_had(ln->memo, ev->was, given, KB_FS_WRITE, given->path2);
+	if (!ret->by_path && !ret->by_path2)
+		return;
+	ret->judged = KB_JUDGED_DENIED;
+	ret->verdict = (struct kb_verdict){.by_default = true, .rule = KB_RULE_NONE};
 }
 
 /* What the base refuses becomes a need; then the rest of the event is looked at. */
-static void need(struct kb_learner *ln, struct kb_observed *seen, struct kb_judgement *judgement)
+static void need(struct kb_learner *ln, struct event *ev, struct kb_judgement *judgement)
 {
 	const struct kb_question *q = &judgement->question;
+	struct kb_observed *seen = &ev->seen;
 
 	if (judgement->by_address) {
 		need_host(ln, seen, q);
@@ -104,9 +156,9 @@ static void need(struct kb_learner *ln, struct kb_observed *seen, struct kb_judg
 		kb_tally_add(&ln->calls, kb_calls[q->call].name, times(seen), 0);
 		seen->syscall = -1;
 	}
-	kb_judge(ln->memo, ln->opts.bundle, seen, judgement);
+	judge(ln, ev, judgement);
 	if (judgement->judged == KB_JUDGED_DENIED && !idle(seen, judgement))
-		need(ln, seen, judgement);
+		need(ln, ev, judgement);
 }
 
 static void cover(struct kb_learner *ln, const struct kb_judgement *judgement, uint64_t n)
@@ -116,24 +168,74 @@ static void cover(struct kb_learner *ln, const struct kb_judgement *judgement, u
 		ln->used[judgement->verdict.rule] += n;
 }
 
-void kb_learner_add(struct kb_learner *ln, const struct kb_observed *given)
+/* ---- Sessions -------------------------------------------------------------------------------- */
+
+/* Lines that no record shows, for a person to take over. */
+static bool leaves_no_trace(const struct kb_rule *rule)
 {
+	static const char *const intents[] = {
+		"env ", "secret ", "limit ", "fs keep ", "workspace hide ", "workspace protect "};
+
+	for (size_t i = 0; i < KB_ARRAY_LEN(intents); i++)
+		if (!strncmp(rule->text, intents[i], strlen(intents[i])))
+			return true;
+	return false;
+}
+
+static bool in_base(const struct kb_learner *ln, const char *id)
+{
+	for (size_t i = 0; i < ln->opts.bundle->rules.len; i++)
+		if (!strcmp(ln->opts.bundle->rules.items[i].id, id))
+			return true;
+	return false;
+}
+
+static void begin_session(
+	struct kb_learner *ln, const struct kb_bundle *was, const struct kb_observed *first)
+{
+	snprintf(ln->session, sizeof(ln->session), "%s", first->session ? first->session : "");
+	kb_made_clear(&ln->made);
+	for (size_t i = 0; was && i < was->rules.len; i++) {
+		const struct kb_rule *rule = &was->rules.items[i];
+		char text[KB_LEARN_TEXT_MAX];
+
+		if (!leaves_no_trace(rule) || in_base(ln, rule->id))
+			continue;
+		snprintf(text, sizeof(text), "%.*s   %s", (int)strcspn(rule->id, "#"), rule->id,
+			rule->text);
+		kb_tally_put(&ln->unseen, text, 0);
+	}
+}
+
+void kb_learner_add(
+	struct kb_learner *ln, const struct kb_bundle *was, const struct kb_observed *given)
+{
+	struct event ev = {.seen = *given, .given = given, .was = was};
 	char moved[KB_LEARN_TEXT_MAX], moved2[KB_LEARN_TEXT_MAX];
-	struct kb_observed seen = *given;
+	struct kb_observed *seen = &ev.seen;
 	struct kb_judgement judgement;
 
-	seen.path = here(ln, given, seen.path, moved);
-	seen.path2 = here(ln, given, seen.path2, moved2);
-	kb_judge(ln->memo, ln->opts.bundle, &seen, &judgement);
+	/* Names may be used again, numbers within a session go up. */
+	if (given->seq <= ln->seq || strcmp(ln->session, given->session ? given->session : ""))
+		begin_session(ln, was, given);
+	ln->seq = given->seq;
+	seen->path = here(ln, given, seen->path, moved);
+	seen->path2 = here(ln, given, seen->path2, moved2);
+	seen->home = ln->home;
+	judge(ln, &ev, &judgement);
 	if (judgement.judged == KB_JUDGED_SKIP)
 		return;
 	ln->records += times(given);
-	if (seen.decision != KB_OBSERVED_ALLOWED)
-		put_down(&ln->denied, &seen, &judgement.question);
-	else if (judgement.judged == KB_JUDGED_DENIED && !idle(&seen, &judgement))
-		need(ln, &seen, &judgement);
+	if (seen->decision != KB_OBSERVED_ALLOWED)
+		put_down(&ln->denied, seen, &judgement.question);
+	else if (judgement.judged == KB_JUDGED_DENIED && !idle(seen, &judgement))
+		need(ln, &ev, &judgement);
 	else
 		cover(ln, &judgement, times(given));
+	seen->path2 = here(ln, given, given->path2, moved2);
+	if (kb_observed_made(given))
+		kb_made_add(&ln->made,
+			given->path2 ? seen->path2 : here(ln, given, given->path, moved));
 }
 
 /* ---- Life ------------------------------------------------------------------------------------ */
@@ -141,7 +243,7 @@ void kb_learner_add(struct kb_learner *ln, const struct kb_observed *given)
 static int start(struct kb_learner *ln, struct kb_err *err)
 {
 	struct kb_tally *const tallies[] = {
-		&ln->paths, &ln->hosts, &ln->calls, &ln->denied, &ln->withheld};
+		&ln->paths, &ln->hosts, &ln->calls, &ln->denied, &ln->withheld, &ln->unseen};
 
 	for (size_t i = 0; i < KB_ARRAY_LEN(tallies); i++)
 		if (kb_tally_init(tallies[i], &ln->arena) < 0)
@@ -183,6 +285,7 @@ void kb_learner_destroy(struct kb_learner *ln)
 	if (!ln)
 		return;
 	kb_memo_destroy(ln->memo);
+	kb_made_finish(&ln->made);
 	kb_arena_finish(&ln->arena);
 	free(ln);
 }

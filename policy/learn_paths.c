@@ -140,6 +140,38 @@ static int collapse(struct kb_learner *ln, unsigned kind)
 	return 1;
 }
 
+/* What the rules for the directories above path give. */
+static unsigned given_above(const struct kb_learner *ln, const char *path)
+{
+	char dir[KB_LEARN_TEXT_MAX], next[KB_LEARN_TEXT_MAX];
+	const struct kb_tally_entry *entry;
+	unsigned ret = 0;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	while (kb_learn_parent(dir, next, sizeof(next))) {
+		memcpy(dir, next, strlen(next) + 1);
+		entry = kb_tally_find(&ln->paths, dir);
+		if (entry && !(entry->bits & KB_NEED_OVERRIDE))
+			ret |= entry->bits | (entry->bits & KB_FS_WRITE ? KB_FS_READ : 0);
+	}
+	return ret;
+}
+
+void kb_learn_prune(struct kb_learner *ln)
+{
+	size_t out = 0;
+
+	for (size_t i = 0; i < ln->paths.entries.len; i++) {
+		struct kb_tally_entry *entry = ln->paths.entries.items[i];
+
+		if (!(entry->bits & KB_NEED_OVERRIDE))
+			entry->bits &= ~given_above(ln, entry->text);
+		if (entry->bits & (KB_FS_READ | KB_FS_WRITE | KB_FS_EXEC))
+			ln->paths.entries.items[out++] = entry;
+	}
+	ln->paths.entries.len = out;
+}
+
 int kb_learn_generalise(struct kb_learner *ln)
 {
 	static const unsigned kinds[] = {KB_FS_WRITE, KB_FS_READ, KB_FS_EXEC};

@@ -57,6 +57,19 @@ static int put_paths(const struct kb_learner *ln, unsigned access, const char *v
 	return r;
 }
 
+/* A session starts in its workspace: something must bring it inside. */
+static int put_workspace(const struct kb_learner *ln, struct kb_buf *out, struct kb_err *err)
+{
+	struct kb_mech_path mech = kb_mech_path(ln->opts.bundle, KB_FS_READ, ln->workspace);
+
+	if (mech.mount && mech.mount->kind != KB_MOUNT_PRIVATE)
+		return 0;
+	for (size_t i = 0; i < ln->paths.entries.len; i++)
+		if (kb_path_beneath(ln->workspace, ln->paths.entries.items[i]->text))
+			return 0;
+	return kb_buf_puts(out, "    workspace read \".\"\n", err);
+}
+
 static int put_hosts(const struct kb_learner *ln, struct kb_buf *out, struct kb_err *err)
 {
 	int r = 0;
@@ -69,8 +82,7 @@ static int put_hosts(const struct kb_learner *ln, struct kb_buf *out, struct kb_
 		if (!strncmp(text, "listen", (size_t)verb))
 			r = kb_buf_printf(out, err, "    net listen tcp %s\n", port + 1);
 		else if (!strncmp(text, "resolve", (size_t)verb))
-			r = kb_buf_printf(out, err, "    net resolve \"%.*s\"\n",
-				(int)(port - target), target);
+			r = kb_buf_printf(out, err, "    net resolve \"%s\"\n", target);
 		else
 			r = kb_buf_printf(out, err, "    net connect tcp \"%s\"\n", target);
 	}
@@ -100,9 +112,11 @@ static int put_comments(
 		const struct kb_tally_entry *entry = tally->entries.items[i];
 		char *safe KB_FREE = kb_escape_dup(entry->text, strlen(entry->text));
 
-		r = safe ? kb_buf_printf(out, err, "    #   %s   %llu ×\n", safe,
-				   (unsigned long long)entry->count)
-			 : kb_err_nomem(err);
+		if (!safe)
+			return kb_err_nomem(err);
+		r = entry->count ? kb_buf_printf(out, err, "    #   %s   %llu ×\n", safe,
+					   (unsigned long long)entry->count)
+				 : kb_buf_printf(out, err, "    #   %s\n", safe);
 	}
 	if (r >= 0 && tally->dropped)
 		r = kb_buf_printf(
@@ -150,6 +164,8 @@ static int put_policy(const struct kb_learner *ln, struct kb_buf *out, struct kb
 		ln->opts.name, ln->opts.base);
 
 	if (r >= 0)
+		r = put_workspace(ln, out, err);
+	if (r >= 0)
 		r = put_paths(ln, KB_FS_READ, "fs read", out, err);
 	if (r >= 0)
 		r = put_paths(ln, KB_FS_WRITE, "fs write", out, err);
@@ -171,6 +187,11 @@ static int put_policy(const struct kb_learner *ln, struct kb_buf *out, struct kb
 			out, err);
 	if (r >= 0)
 		r = put_comments(&ln->denied, "Denied, and still denied", out, err);
+	if (r >= 0)
+		r = put_comments(&ln->unseen,
+			"Of the policies they ran under, what no record shows; take over what is "
+			"needed",
+			out, err);
 	if (r >= 0)
 		r = put_granted(ln, out, err);
 	return r < 0 ? r : kb_buf_puts(out, "}\n", err);
@@ -213,10 +234,11 @@ static json_t *json_granted(const struct kb_learner *ln)
 static int put_json(
 	const struct kb_learner *ln, char *policy, struct kb_buf *out, struct kb_err *err)
 {
-	json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:s, s:o, s:o, s:o}", "name", ln->opts.name,
-		"base", ln->opts.base, "records", (json_int_t)ln->records, "covered",
+	json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:s, s:o, s:o, s:o, s:o}", "name",
+		ln->opts.name, "base", ln->opts.base, "records", (json_int_t)ln->records, "covered",
 		(json_int_t)ln->covered, "policy", policy, "withheld", json_tally(&ln->withheld),
-		"denied", json_tally(&ln->denied), "granted", json_granted(ln));
+		"denied", json_tally(&ln->denied), "unseen", json_tally(&ln->unseen), "granted",
+		json_granted(ln));
 	char *text KB_FREE = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	int r = text ? kb_buf_puts(out, text, err) : kb_err_nomem(err);
 
@@ -231,8 +253,10 @@ int kb_learner_write(struct kb_learner *ln, bool json, struct kb_buf *out, struc
 	int r;
 
 	kb_buf_init(&policy, POLICY_MAX);
+	kb_learn_prune(ln);
 	if (kb_learn_generalise(ln) < 0)
 		return kb_err_nomem(err);
+	kb_learn_prune(ln);
 	if (!json)
 		return put_policy(ln, out, err);
 	r = put_policy(ln, &policy, err);

@@ -262,7 +262,7 @@ static int load_programs(struct loader *ld, struct kb_err *err)
 		r = kb_buf_puts(&text, "}\n", err);
 	if (r >= 0)
 		r = kb_unit_load(ld->policy, (const char *)kb_buf_data(&text), kb_buf_len(&text),
-			"the command's programs", false, unit, ld->diags, err);
+			KB_PROGRAMS_FILE, false, unit, ld->diags, err);
 	if (r < 0)
 		return r;
 	ld->units[ld->len++].key = unit->source->name;

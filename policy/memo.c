@@ -47,9 +47,10 @@ static struct kb_verdict work_out(
 	return ret;
 }
 
-static uint64_t hash(const char *path, size_t len, unsigned access)
+static uint64_t hash(const struct kb_bundle *bundle, const char *path, size_t len, unsigned access)
 {
-	uint64_t h = 0x9e3779b97f4a7c15ull ^ access ^ (uint64_t)len << 32, word;
+	uint64_t h = 0x9e3779b97f4a7c15ull ^ access ^ (uint64_t)len << 32 ^ (uintptr_t)bundle >> 4;
+	uint64_t word;
 
 	for (; len >= sizeof(word); path += sizeof(word), len -= sizeof(word)) {
 		memcpy(&word, path, sizeof(word));
@@ -70,7 +71,7 @@ struct kb_verdict kb_memo_path(struct kb_memo *memo, const struct kb_bundle *bun
 
 	if (!memo || len > PATH_LEN)
 		return work_out(bundle, access, path, ret_allowed);
-	slot = &memo->slots[hash(path, len, access) & (SLOTS - 1)];
+	slot = &memo->slots[hash(bundle, path, len, access) & (SLOTS - 1)];
 	if (slot->bundle != bundle || slot->access != access || slot->len != len ||
 		memcmp(slot->path, path, len) != 0) {
 		slot->verdict = work_out(bundle, access, path, &slot->allowed);

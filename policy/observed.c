@@ -58,6 +58,29 @@ static void seen_args(const struct kb_observed *seen, struct kb_question *q)
 	}
 }
 
+const char *kb_bundle_variable(const struct kb_bundle *bundle, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < bundle->env.len; i++)
+		if (!strncmp(bundle->env.items[i], name, len) && bundle->env.items[i][len] == '=')
+			return bundle->env.items[i] + len + 1;
+	return NULL;
+}
+
+const char *kb_bundle_program(const struct kb_bundle *bundle, size_t i)
+{
+	for (size_t at = 0; at < bundle->paths.len; at++) {
+		const struct kb_path_rule *path = &bundle->paths.items[at];
+
+		if ((path->access & KB_FS_EXEC) && path->action == KB_ALLOW &&
+			path->rule < bundle->rules.len &&
+			!strcmp(bundle->rules.items[path->rule].file, KB_PROGRAMS_FILE) && i-- == 0)
+			return path->pattern;
+	}
+	return NULL;
+}
+
 bool kb_observed_question(const struct kb_observed *seen, struct kb_question *ret)
 {
 	uint32_t arch = seen->arch ? seen->arch : kb_arch_native();
@@ -75,6 +98,7 @@ bool kb_observed_question(const struct kb_observed *seen, struct kb_question *re
 		memcpy(ret->address, seen->address, sizeof(ret->address));
 		ret->address_len = seen->address_len;
 		ret->port = seen->port;
+		ret->request = seen->host ? seen->request : NULL;
 		return true;
 	}
 	ret->path = seen->path;

@@ -377,6 +377,7 @@ enum kb_observed_decision {
 struct kb_observed {
 	const char *session;   /* shown to people; may be NULL */
 	const char *workspace; /* of its session, absolute; may be NULL */
+	const char *home;      /* the same */
 	uint64_t seq;
 	uint32_t arch;
 	int syscall;   /* number on arch, or -1 */
@@ -397,7 +398,8 @@ struct kb_observed {
 	uint8_t address[16];
 	unsigned address_len; /* 4, 16 or 0 */
 	uint16_t port;
-	const char *host; /* the name that was asked for, or NULL */
+	const char *host;    /* the name that was asked for, or NULL */
+	const char *request; /* "GET /path", of HTTP; or NULL */
 	enum kb_observed_decision decision;
 	bool failed;	/* the call is known to have failed */
 	int errnum;	/* of the failure, or of the denial; 0: unknown */
@@ -409,6 +411,12 @@ struct kb_observed {
 int kb_bundle_explain_observed(const struct kb_bundle *bundle, const struct kb_observed *seen,
 	bool json, struct kb_buf *out, struct kb_verdict *ret, struct kb_err *err);
 
+/* What of a recorded session's circumstances its own bundle tells, for compiling another policy for
+ * it: a variable of its environment, and the programs it was given (kb_policy_options.programs).
+ * NULL: none, or none any more. */
+const char *kb_bundle_variable(const struct kb_bundle *bundle, const char *name);
+const char *kb_bundle_program(const struct kb_bundle *bundle, size_t i);
+
 /* Recorded sessions against another policy. Bundles must outlive the replay; a policy that says "."
  * is another bundle for each workspace. */
 struct kb_replay;
@@ -419,10 +427,13 @@ struct kb_replay_result {
 };
 int kb_replay_create(struct kb_replay **ret, struct kb_err *err);
 void kb_replay_destroy(struct kb_replay *replay);
-/* The events of one session come together. */
-void kb_replay_add(
-	struct kb_replay *replay, const struct kb_bundle *bundle, const struct kb_observed *seen);
-/* In out: what changes, by session, one line per distinct event with its count. */
+/* The events of one session come together. was: the policy the session ran under, NULL when it is
+ * not known. Where both policies say the same, what happened goes on happening, even if it was
+ * another thing than the rules say (a file was not there, a limit was reached). */
+void kb_replay_add(struct kb_replay *replay, const struct kb_bundle *bundle,
+	const struct kb_bundle *was, const struct kb_observed *seen);
+/* In out: what changes, by kind of change and session, one line per distinct event with its count.
+ */
 int kb_replay_render(const struct kb_replay *replay, bool json, struct kb_buf *out,
 	struct kb_replay_result *ret, struct kb_err *err);
 
@@ -433,12 +444,14 @@ struct kb_learn_options {
 	const char *home, *workspace;	/* what it was compiled for; may be NULL as there */
 };
 /* The smallest policy that allows what was seen, on top of a base. What happened in the workspace
- * of another session is taken as if it had been in this one's. */
+ * of another session is taken as if it had been in this one's. was: the policy the session ran
+ * under, NULL when it is not known. The events of one session come together. */
 struct kb_learner;
 int kb_learner_create(
 	const struct kb_learn_options *options, struct kb_learner **ret, struct kb_err *err);
 void kb_learner_destroy(struct kb_learner *learner);
-void kb_learner_add(struct kb_learner *learner, const struct kb_observed *seen);
+void kb_learner_add(
+	struct kb_learner *learner, const struct kb_bundle *was, const struct kb_observed *seen);
 /* The policy's text, with what was denied and what was observed against what is granted as
  * comments; json: one document with the text and the same in lists. Called once, at the end. */
 int kb_learner_write(struct kb_learner *learner, bool json, struct kb_buf *out, struct kb_err *err);

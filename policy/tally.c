@@ -20,7 +20,7 @@ static uint32_t hash(const char *text)
 	return h;
 }
 
-static struct kb_tally_entry **bucket_of(struct kb_tally *tally, const char *text)
+static struct kb_tally_entry **bucket_of(const struct kb_tally *tally, const char *text)
 {
 	return &tally->buckets[hash(text) & (BUCKETS - 1)];
 }
@@ -32,7 +32,7 @@ static struct kb_tally_entry *find(struct kb_tally_entry *entry, const char *tex
 	return entry;
 }
 
-struct kb_tally_entry *kb_tally_find(struct kb_tally *tally, const char *text)
+struct kb_tally_entry *kb_tally_find(const struct kb_tally *tally, const char *text)
 {
 	return find(*bucket_of(tally, text), text);
 }

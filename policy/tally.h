@@ -27,7 +27,7 @@ struct kb_tally {
 
 int kb_tally_init(struct kb_tally *tally, struct kb_arena *arena);
 /* The entry of a text, or NULL. */
-struct kb_tally_entry *kb_tally_find(struct kb_tally *tally, const char *text);
+struct kb_tally_entry *kb_tally_find(const struct kb_tally *tally, const char *text);
 /* Adds count; bits are or'ed in. The entry, or NULL when there is no more room. */
 struct kb_tally_entry *kb_tally_add(
 	struct kb_tally *tally, const char *text, uint64_t count, unsigned bits);

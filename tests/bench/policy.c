@@ -292,13 +292,13 @@ static void bench_records(void)
 		die("start", &err);
 	t0 = kb_now_mono();
 	while (make_record(&made, &seen))
-		kb_replay_add(replay, bundle, &seen);
+		kb_replay_add(replay, bundle, NULL, &seen);
 	if (kb_replay_render(replay, false, &out, &result, &err) < 0)
 		die("replay", &err);
 	t1 = kb_now_mono();
 	made.n = 0;
 	while (make_record(&made, &seen))
-		kb_learner_add(learner, &seen);
+		kb_learner_add(learner, NULL, &seen);
 	if (kb_learner_write(learner, false, &text, &err) < 0)
 		die("learn", &err);
 	t2 = kb_now_mono();

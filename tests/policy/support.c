@@ -26,7 +26,8 @@ static char *rendered(const struct kb_diags *diags)
 	return kb_buf_steal_string(&buf);
 }
 
-struct kb_bundle *test_compile(const char *text, const char *name, char **ret_diags)
+struct kb_bundle *test_compile_with(const struct kb_policy_options *options, const char *text,
+	const char *name, char **ret_diags)
 {
 	struct kb_diags *diags = kb_diags_create();
 	struct kb_policy *policy = NULL;
@@ -36,11 +37,10 @@ struct kb_bundle *test_compile(const char *text, const char *name, char **ret_di
 	int r;
 
 	kb_buf_init(&buf, 8 << 20);
-	r = text ? kb_policy_load_text(
-			   text, strlen(text), name, &test_options, &policy, diags, &err)
-		 : kb_policy_load(name, &test_options, &policy, diags, &err);
+	r = text ? kb_policy_load_text(text, strlen(text), name, options, &policy, diags, &err)
+		 : kb_policy_load(name, options, &policy, diags, &err);
 	if (r >= 0)
-		r = kb_policy_lower(policy, &test_options, &buf, diags, &err);
+		r = kb_policy_lower(policy, options, &buf, diags, &err);
 	if (r >= 0)
 		r = kb_bundle_parse(kb_buf_data(&buf), kb_buf_len(&buf), &bundle, &err);
 	if (ret_diags) {
@@ -60,6 +60,11 @@ struct kb_bundle *test_compile(const char *text, const char *name, char **ret_di
 	kb_policy_destroy(policy);
 	kb_diags_destroy(diags);
 	return bundle;
+}
+
+struct kb_bundle *test_compile(const char *text, const char *name, char **ret_diags)
+{
+	return test_compile_with(&test_options, text, name, ret_diags);
 }
 
 uint32_t test_expected(const struct kb_verdict *verdict, enum kb_emit_lane lane)

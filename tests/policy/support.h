@@ -9,6 +9,8 @@ extern const struct kb_policy_options test_options;
 /* Compile text (or, with text NULL, the policy of that name) to a parsed bundle. On errors the
  * rendered diagnostics are in *ret_diags (free()), and NULL is returned. */
 struct kb_bundle *test_compile(const char *text, const char *name, char **ret_diags);
+struct kb_bundle *test_compile_with(const struct kb_policy_options *options, const char *text,
+	const char *name, char **ret_diags);
 /* What a program should return for a verdict. */
 uint32_t test_expected(const struct kb_verdict *verdict, enum kb_emit_lane lane);
 /* Emit, or fail the test. */

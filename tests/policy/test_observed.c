@@ -93,7 +93,8 @@ static const struct kb_observed session[] = {
 		.path = "/home/u/code/shop/run"},
 };
 
-static char *learn(const struct kb_observed *seen, size_t n, const char *base, bool json)
+static char *learn_from(const struct kb_bundle *was, const struct kb_observed *seen, size_t n,
+	const char *base, bool json)
 {
 	struct kb_bundle *bundle = test_compile(NULL, base, NULL);
 	struct kb_learn_options options = {.name = "learned",
@@ -107,15 +108,20 @@ static char *learn(const struct kb_observed *seen, size_t n, const char *base, b
 	kb_buf_init(&out, 1 << 20);
 	assert_int_equal(kb_learner_create(&options, &learner, NULL), 0);
 	for (size_t i = 0; i < n; i++)
-		kb_learner_add(learner, &seen[i]);
+		kb_learner_add(learner, was, &seen[i]);
 	assert_int_equal(kb_learner_write(learner, json, &out, NULL), 0);
 	kb_learner_destroy(learner);
 	kb_bundle_destroy(bundle);
 	return text_of(&out);
 }
 
-static char *replay(const struct kb_bundle *bundle, const struct kb_observed *seen, size_t n,
-	struct kb_replay_result *ret)
+static char *learn(const struct kb_observed *seen, size_t n, const char *base, bool json)
+{
+	return learn_from(NULL, seen, n, base, json);
+}
+
+static char *replay_from(const struct kb_bundle *was, const struct kb_bundle *bundle,
+	const struct kb_observed *seen, size_t n, struct kb_replay_result *ret)
 {
 	struct kb_replay *rp;
 	struct kb_buf out;
@@ -123,10 +129,16 @@ static char *replay(const struct kb_bundle *bundle, const struct kb_observed *se
 	kb_buf_init(&out, 1 << 20);
 	assert_int_equal(kb_replay_create(&rp, NULL), 0);
 	for (size_t i = 0; i < n; i++)
-		kb_replay_add(rp, bundle, &seen[i]);
+		kb_replay_add(rp, bundle, was, &seen[i]);
 	assert_int_equal(kb_replay_render(rp, false, &out, ret, NULL), 0);
 	kb_replay_destroy(rp);
 	return text_of(&out);
+}
+
+static char *replay(const struct kb_bundle *bundle, const struct kb_observed *seen, size_t n,
+	struct kb_replay_result *ret)
+{
+	return replay_from(NULL, bundle, seen, n, ret);
 }
 
 static struct kb_bundle *compile_learned(const char *policy)
@@ -153,7 +165,7 @@ static void learned_policy_allows_what_was_seen(void **state)
 	assert_non_null(strstr(policy, "fs write \"/srv/out/x\\x22y\""));
 	assert_non_null(strstr(policy, "net connect tcp \"api.example:443\""));
 	assert_non_null(strstr(policy, "syscall ptrace allow override"));
-	assert_non_null(strstr(policy, "#   openat /home/u/.ssh/id (read)   1 ×"));
+	assert_non_null(strstr(policy, "#   openat ~/.ssh/id (read)   1 ×"));
 	assert_null(strstr(policy, "/nowhere"));
 	assert_null(strstr(policy, "\"/srv\""));
 	bundle = compile_learned(policy);
@@ -185,8 +197,13 @@ static void replay_finds_new_denials(void **state)
 	assert_int_equal(result.still_denied, 1);
 	assert_int_equal(result.still_allowed, 3);
 	assert_int_equal(result.sessions_newly_denied, 1);
-	assert_non_null(strstr(text, "1 session, 10 records: 1 session would meet new denials"));
-	assert_non_null(strstr(text, "newly denied  s   connect api.example:443   base.policy:"));
+	assert_non_null(strstr(text, "1 session, 10 records in "));
+	assert_non_null(strstr(text, " s: 1 session would meet new denials\n"));
+	assert_non_null(
+		strstr(text, "  3 still allowed · 1 still denied · 6 newly denied · 0 newly "
+			     "allowed · 0 cannot tell\n"));
+	assert_non_null(strstr(text, "newly denied\n"));
+	assert_non_null(strstr(text, "  s   connect api.example:443   1 ×   base.policy:"));
 	free(text);
 	kb_bundle_destroy(shell);
 }
@@ -249,7 +266,7 @@ static void learning_stays_narrow(void **state)
 	for (size_t i = 0; given[i]; i++)
 		if (!strstr(policy, given[i]))
 			fail_msg("no %s in\n%s", given[i], policy);
-	assert_non_null(strstr(withheld, "openat /home/u/.aws/credentials (read)"));
+	assert_non_null(strstr(withheld, "openat ~/.aws/credentials (read)"));
 	assert_non_null(strstr(withheld, "openat /srv/made (write)"));
 	assert_non_null(strstr(withheld, "Observed against what base grants"));
 	policy[strlen(policy)] = '#';
@@ -294,6 +311,211 @@ static void learning_across_workspaces(void **state)
 	free(policy);
 }
 
+/* The machine's files in the workspace are not those of a private tree in their place; what the
+ * session made itself it would make there as well. */
+#define AT_WORK "/home/u/code/shop"
+static const struct kb_observed work[] = {
+	OPENED(1, AT_WORK "/main.c", 0),
+	{.seq = 2,
+		.session = "s",
+		.syscall = 258,
+		.arch = ARCH,
+		.change = true,
+		.names = true,
+		.path = AT_WORK "/out"},
+	OPENED(3, AT_WORK "/out/log", CREATED),
+	OPENED(4, AT_WORK "/out/log", 0),
+	{.seq = 5,
+		.session = "s",
+		.syscall = 59,
+		.arch = ARCH,
+		.exec = true,
+		.path = AT_WORK "/out/log"},
+	OPENED(6, AT_WORK "/absent", 0),
+};
+
+static void private_trees_are_not_the_machines(void **state)
+{
+	struct kb_observed seen[KB_ARRAY_LEN(work)];
+	struct kb_bundle *was = test_compile(NULL, "shell", NULL),
+			 *now = test_compile(NULL, "base", NULL);
+	struct kb_replay_result result;
+	char *text, *policy;
+
+	(void)state;
+	memcpy(seen, work, sizeof(seen));
+	seen[2].names = true;
+	seen[5].failed = true;
+	seen[5].errnum = ENOENT;
+	text = replay_from(was, now, seen, KB_ARRAY_LEN(seen), &result);
+	assert_int_equal(result.newly_denied, 1);
+	assert_int_equal(result.still_allowed, 5);
+	assert_non_null(
+		strstr(text, "openat /home/u/code/shop/main.c (read)   1 ×   base.policy:"));
+	free(text);
+
+	/* learned is what was used, by a directory that is there when a session starts */
+	policy = learn_from(was, seen, KB_ARRAY_LEN(seen), "base", false);
+	assert_non_null(strstr(policy, "fs write \".\" if-available\n"));
+	assert_null(strstr(policy, "main.c"));
+	assert_null(strstr(policy, "./out"));
+	kb_bundle_destroy(now);
+	now = compile_learned(policy);
+	text = replay_from(was, now, seen, KB_ARRAY_LEN(seen), &result);
+	assert_int_equal(result.newly_denied, 0);
+	free(text);
+	free(policy);
+	kb_bundle_destroy(now);
+	kb_bundle_destroy(was);
+}
+
+/* A session that needs nothing of its workspace still starts there. */
+static void learned_policies_have_a_workspace(void **state)
+{
+	static const struct kb_observed seen[] = {OPENED(1, "/usr/lib/x", 0)};
+	char *policy = learn(seen, 1, "base", false);
+
+	(void)state;
+	assert_non_null(strstr(policy, "    workspace read \".\"\n"));
+	free(policy);
+	policy = learn(seen, 1, "shell", false);
+	assert_null(strstr(policy, "workspace read"));
+	free(policy);
+}
+
+/* What no rule changes goes on as it was. */
+static void what_has_other_reasons_stays(void **state)
+{
+	static const char was_text[] =
+		"policy was version 1 extends shell {\n"
+		"  net connect tcp \"a.example:443\" http get \"/x/**\"\n"
+		"  syscall getpriority ask \"how nice?\" override reason \"t\"\n"
+		"}\n";
+	static const char now_text[] =
+		"policy now version 1 extends shell {\n"
+		"  net connect tcp \"a.example:443\" http get \"/y/**\"\n"
+		"  net connect tcp \"b.example:443\"\n"
+		"  syscall getpriority sched_yield ask \"how nice?\" override reason \"t\"\n"
+		"}\n";
+	const struct kb_observed seen[] = {
+		/* a limit, say: the rule let it through, and it was denied */
+		{.seq = 1,
+			.session = "s",
+			.syscall = -1,
+			.host = "a.example",
+			.port = 443,
+			.decision = KB_OBSERVED_DENIED,
+			.errnum = EDQUOT},
+		/* requests: one that both let through would be a lie here */
+		{.seq = 2,
+			.session = "s",
+			.syscall = -1,
+			.host = "a.example",
+			.port = 443,
+			.request = "GET /x/1"},
+		{.seq = 3,
+			.session = "s",
+			.syscall = -1,
+			.host = "b.example",
+			.port = 443,
+			.decision = KB_OBSERVED_DENIED,
+			.errnum = ENETUNREACH},
+		/* asked, and would be asked again; and what nobody was asked about before */
+		{.seq = 4,
+			.session = "s",
+			.syscall = 140,
+			.arch = ARCH,
+			.has_args = true,
+			.decision = KB_OBSERVED_ASKED},
+		{.seq = 5,
+			.session = "s",
+			.syscall = 140,
+			.arch = ARCH,
+			.has_args = true,
+			.decision = KB_OBSERVED_ASKED,
+			.failed = true,
+			.errnum = EPERM},
+		{.seq = 6, .session = "s", .syscall = 24, .arch = ARCH, .has_args = true},
+		/* a count of opens: which, nobody knows */
+		{.seq = 7,
+			.session = "s",
+			.syscall = 257,
+			.arch = ARCH,
+			.open = true,
+			.partial = true,
+			.count = 12},
+	};
+	struct kb_bundle *was = test_compile(was_text, "was.policy", NULL);
+	struct kb_bundle *now = test_compile(now_text, "now.policy", NULL);
+	struct kb_replay_result result;
+	char *text;
+
+	(void)state;
+	assert_non_null(was);
+	assert_non_null(now);
+	text = replay_from(was, now, seen, KB_ARRAY_LEN(seen), &result);
+	assert_int_equal(result.still_denied, 2);
+	assert_int_equal(result.still_allowed, 1);
+	assert_int_equal(result.newly_denied, 1);
+	assert_int_equal(result.newly_allowed, 1);
+	assert_int_equal(result.cannot_tell, 13);
+	assert_non_null(strstr(text, "connect a.example:443 GET /x/1   1 ×   now.policy:2"));
+	assert_non_null(strstr(text, "connect b.example:443   1 ×   now.policy:3"));
+	free(text);
+	kb_bundle_destroy(was);
+	kb_bundle_destroy(now);
+}
+
+/* What a session's own bundle tells of it. */
+static void bundles_tell_circumstances(void **state)
+{
+	const char *const programs[] = {"/home/u/.nvm/node", NULL};
+	struct kb_policy_options options = test_options;
+	struct kb_bundle *bundle;
+
+	(void)state;
+	options.programs = programs;
+	bundle = test_compile_with(&options, NULL, "shell", NULL);
+	assert_string_equal(kb_bundle_variable(bundle, "HOME"), "/home/u");
+	assert_null(kb_bundle_variable(bundle, "HOM"));
+	assert_string_equal(kb_bundle_program(bundle, 0), programs[0]);
+	assert_null(kb_bundle_program(bundle, 1));
+	kb_bundle_destroy(bundle);
+}
+
+static void requests_are_matched_decoded(void **state)
+{
+	static const char *const list[] = {"get /a/*/c", "post /r/**/x*.git", "any /d", NULL};
+	static const char *const all[] = {"get /**", NULL};
+	static const struct {
+		const char *method, *path;
+		bool passes;
+	} cases[] = {
+		{"GET", "/a/b/c", true},
+		{"get", "/a/b/c?q=/../..", true},
+		{"POST", "/a/b/c", false},
+		{"GET", "/a/b/x/c", false},
+		{"GET", "/a/b%2Fx/c", false}, /* a slash, for many servers */
+		{"GET", "/a/%62/c", true},
+		{"GET", "/a/../c", false},
+		{"GET", "/a/%2e%2E/c", false},
+		{"GET", "/a/b\\x/c", false},
+		{"POST", "/r/x.git", true},
+		{"POST", "/r/one/two/xy.git", true},
+		{"POST", "/r/xa/b/x.git", true}, /* the first star does not settle it */
+		{"POST", "/r/one/../x.git", false},
+		{"PURGE", "/d", true},
+		{"PURGE", "/d/e", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < KB_ARRAY_LEN(cases); i++)
+		if (kb_http_allows(list, cases[i].method, strlen(cases[i].method), cases[i].path,
+			    strlen(cases[i].path)) != cases[i].passes)
+			fail_msg("%s %s", cases[i].method, cases[i].path);
+	assert_true(kb_http_allows(all, "GET", 3, "/a/../c", 7));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +523,11 @@ int main(void)
 		cmocka_unit_test(learning_stays_narrow),
 		cmocka_unit_test(learning_across_workspaces),
 		cmocka_unit_test(replay_finds_new_denials),
+		cmocka_unit_test(private_trees_are_not_the_machines),
+		cmocka_unit_test(learned_policies_have_a_workspace),
+		cmocka_unit_test(what_has_other_reasons_stays),
+		cmocka_unit_test(bundles_tell_circumstances),
+		cmocka_unit_test(requests_are_matched_decoded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
