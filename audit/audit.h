@@ -394,5 +394,38 @@ int kb_reader_report(struct kb_reader *reader, const char *session, const char *
 int kb_reader_export(struct kb_reader *reader, const char *sessions, const char *format,
 	const struct kb_view *view, struct kb_err *err);
 
+/* Recorded sessions against policies. What another policy must be compiled for to be held against
+ * one of them. */
+struct kb_subject {
+	char id[KB_ULID_TEXT];
+	char *name;
+	char *workspace; /* exact; empty: none */
+	char *home;	 /* NULL: not known */
+	char **programs; /* kb_policy_options.programs; NULL-terminated */
+};
+struct kb_subjects {
+	struct kb_subject *items;
+	size_t n;
+};
+/* Those that `query` selects: of its sessions, the ones that began at or after its `since`. *ret is
+ * filled as far as it went; finish it in any case. */
+int kb_reader_subjects(struct kb_reader *reader, const struct kb_query *query, bool utc,
+	struct kb_subjects *ret, struct kb_err *err);
+void kb_subjects_finish(struct kb_subjects *subjects);
+/* A recorded session, and the policy to hold it against. */
+struct kb_trial {
+	const char *session; /* id */
+	const struct kb_bundle *bundle;
+};
+/* What would change. *ret_denied: something would be denied that was not. */
+int kb_reader_replay(struct kb_reader *reader, const struct kb_trial *trials, size_t n,
+	const struct kb_view *view, bool *ret_denied, struct kb_err *err);
+/* The smallest policy that allows what they did, on top of options->bundle. */
+int kb_reader_learn(struct kb_reader *reader, const char *sessions,
+	const struct kb_learn_options *options, const struct kb_view *view, struct kb_err *err);
+/* Why the record was decided as it was; by a bundle that is not NULL: how that would decide. */
+int kb_reader_explain(struct kb_reader *reader, const char *session, uint64_t seq,
+	const struct kb_bundle *bundle, const struct kb_view *view, struct kb_err *err);
+
 int kb_reader_summary(
 	struct kb_reader *reader, const char *session, struct kb_summary *ret, struct kb_err *err);

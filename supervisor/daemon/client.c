@@ -560,41 +560,6 @@ int kb_client_unpublish(
 	return call_publish(client, &publish, -1, err);
 }
 
-int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
-	struct kb_err *err)
-{
-	Kb__Control__AskRequest a = KB__CONTROL__ASK_REQUEST__INIT;
-	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
-	Kb__Control__Reply *reply;
-	int r;
-
-	a.verb = (char *)ask->verb;
-	a.sessions = (char *)ask->sessions;
-	a.expr = (char *)ask->expr;
-	a.since = (char *)ask->since;
-	a.until = (char *)ask->until;
-	a.format = (char *)ask->format;
-	a.has_limit = a.has_after_seq = a.has_around_pid = a.has_columns = 1;
-	a.limit = ask->limit;
-	a.after_seq = ask->after_seq;
-	a.around_pid = ask->around_pid;
-	a.columns = ask->columns;
-	a.has_follow = a.has_json = a.has_tty = a.has_utc = a.has_home = 1;
-	a.follow = ask->follow;
-	a.json = ask->json;
-	a.tty = ask->tty;
-	a.utc = ask->utc;
-	a.home = kb_bytes_of(ask->home ? ask->home : client->dirs.home);
-	request.body_case = KB__CONTROL__REQUEST__BODY_ASK;
-	request.ask = &a;
-	r = kb_client_call(client, &request, out_fd, 0, KB__CONTROL__REPLY__BODY_DONE, &reply, err);
-	if (r < 0)
-		return r;
-	*ret_status = reply->done->status;
-	kb__control__reply__free_unpacked(reply, NULL);
-	return 0;
-}
-
 int kb_client_prune(struct kb_client *client, uint64_t keep_ns, uint64_t max_bytes,
 	struct kb_dropped *ret, struct kb_err *err)
 {

@@ -12,8 +12,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
+#include "supervisor/base/buf.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/err.h"
 #include "supervisor/base/loop.h"
@@ -129,7 +131,7 @@ int kb_client_unpublish(
 
 /* An audit verb, rendered by a reader process straight to out_fd. */
 struct kb_ask {
-	const char *verb; /* "sessions", "query", "tree", "verify", "summary", "report", "export" */
+	const char *verb; /* "sessions", "query", "tree", …: the table in reader_role.c */
 	const char *sessions, *expr, *since, *until, *format;
 	uint64_t limit, after_seq;
 	uint32_t around_pid;
@@ -137,10 +139,47 @@ struct kb_ask {
 	bool json, tty, utc;
 	unsigned columns;
 	const char *home; /* NULL: from the directories */
+	uint64_t
+		input; /* bytes of a kb.control.AskInput in out_fd's file; the answer replaces it */
 };
 /* Blocks until all is written, however long that takes. *ret_status: what to exit with. */
 int kb_client_ask(struct kb_client *client, const struct kb_ask *ask, int out_fd, int *ret_status,
 	struct kb_err *err);
+
+/* Recorded sessions against policies. Sessions of the store and what a policy must be compiled for
+ * to be held against each: ask's `sessions` and `since` select them. */
+struct kb_recorded {
+	char id[KB_ULID_TEXT];
+	char *name;
+	char *workspace; /* empty: none */
+	char *home;	 /* NULL: not known */
+	char **programs; /* NULL-terminated */
+};
+struct kb_recorded_list {
+	struct kb_recorded *items;
+	size_t n;
+};
+/* Finish *ret in any case. */
+int kb_client_recorded(struct kb_client *client, const struct kb_ask *ask,
+	struct kb_recorded_list *ret, struct kb_err *err);
+void kb_recorded_finish(struct kb_recorded_list *list);
+
+/* What goes with the verbs replay, learn and explain. */
+struct kb_ask_input {
+	const struct kb_buf *bundles; /* compiled policies */
+	size_t n_bundles;
+	const struct kb_ask_trial {
+		const char *session; /* id */
+		uint32_t bundle;     /* that it is held against */
+	} * trials;		     /* replay */
+	size_t n_trials;
+	const char *name, *base;      /* learn: of the policy that is written, and of bundles[0] */
+	const char *home, *workspace; /* learn: what bundles[0] was compiled for */
+	uint64_t seq;		      /* explain: of the record */
+};
+/* file is open for reading and writing, and empty; the answer is in it, from its start. */
+int kb_client_ask_about(struct kb_client *client, const struct kb_ask *ask,
+	const struct kb_ask_input *input, FILE *file, int *ret_status, struct kb_err *err);
 
 /* Drop ended sessions, oldest first, while they are older than keep_ns (0: any age stays) or all
  * together have more than max_bytes (0: any size stays). Blocks until it is done. */

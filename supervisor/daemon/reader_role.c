@@ -16,8 +16,13 @@
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 
+#define INPUT_MAX   (256u << 20) /* some thousand compiled policies */
+#define BUNDLES_MAX 8192
+
 struct ask {
 	const Kb__Control__AskRequest *request;
+	Kb__Control__AskInput *input; /* NULL: none came along */
+	struct kb_bundle **bundles;   /* of the input */
 	struct kb_reader *reader;
 	struct kb_view view;
 	struct kb_query query;
@@ -95,6 +100,159 @@ static int ask_summary(struct ask *a, struct kb_err *err)
 	return 0;
 }
 
+/* ---- Sessions against policies --------------------------------------------------------------- */
+
+static int no_input(struct kb_err *err)
+{
+	return kb_err_set(err, KB_ERR_INVALID, "the question came without its policy");
+}
+
+static ProtobufCBinaryData bytes_of(const char *text)
+{
+	return (ProtobufCBinaryData){text ? strlen(text) : 0, (uint8_t *)text};
+}
+
+static int put_subject(const struct kb_subject *subject, FILE *out, struct kb_err *err)
+{
+	Kb__Control__Subject msg = KB__CONTROL__SUBJECT__INIT;
+	KB_FREE ProtobufCBinaryData *programs = NULL;
+	KB_FREE uint8_t *data = NULL;
+	size_t n = 0, len;
+
+	while (subject->programs && subject->programs[n])
+		n++;
+	programs = calloc(n + 1, sizeof(*programs));
+	for (size_t i = 0; programs && i < n; i++)
+		programs[i] = bytes_of(subject->programs[i]);
+	msg.id = (char *)subject->id;
+	msg.name = subject->name;
+	msg.workspace = bytes_of(subject->workspace);
+	msg.has_home = subject->home != NULL;
+	msg.home = bytes_of(subject->home);
+	msg.programs = programs;
+	msg.n_programs = programs ? n : 0;
+	len = kb__control__subject__get_packed_size(&msg);
+	data = malloc(sizeof(uint32_t) + len);
+	if (!programs || !data)
+		return kb_err_nomem(err);
+	for (size_t i = 0; i < sizeof(uint32_t); i++)
+		data[i] = (uint8_t)(len >> (8 * i));
+	kb__control__subject__pack(&msg, data + sizeof(uint32_t));
+	if (fwrite(data, 1, sizeof(uint32_t) + len, out) != sizeof(uint32_t) + len)
+		return kb_err_set(err, KB_ERR_CLOSED, "the output is closed");
+	return 0;
+}
+
+static int ask_subjects(struct ask *a, struct kb_err *err)
+{
+	struct kb_subjects subjects;
+	int r = kb_reader_subjects(a->reader, &a->query, a->view.utc, &subjects, err);
+
+	for (size_t i = 0; r == 0 && i < subjects.n; i++)
+		r = put_subject(&subjects.items[i], a->view.out, err);
+	kb_subjects_finish(&subjects);
+	return r;
+}
+
+static int ask_replay(struct ask *a, struct kb_err *err)
+{
+	KB_FREE struct kb_trial *trials = NULL;
+	bool denied = false;
+	int r;
+
+	if (!a->input)
+		return no_input(err);
+	trials = calloc(a->input->n_trials + 1, sizeof(*trials));
+	if (!trials)
+		return kb_err_nomem(err);
+	for (size_t i = 0; i < a->input->n_trials; i++) {
+		const Kb__Control__AskTrial *trial = a->input->trials[i];
+
+		if (trial->bundle >= a->input->n_bundles)
+			return no_input(err);
+		trials[i] = (struct kb_trial){trial->session, a->bundles[trial->bundle]};
+	}
+	r = kb_reader_replay(a->reader, trials, a->input->n_trials, &a->view, &denied, err);
+	a->status = denied;
+	return r;
+}
+
+static int ask_learn(struct ask *a, struct kb_err *err)
+{
+	const Kb__Control__AskInput *in = a->input;
+	struct kb_learn_options options = {0};
+	KB_FREE char *home = NULL, *workspace = NULL;
+
+	if (!in || in->n_bundles != 1 || !in->name || !in->parent || !in->has_home ||
+		!in->has_workspace)
+		return no_input(err);
+	home = strndup((char *)in->home.data, in->home.len);
+	workspace = strndup((char *)in->workspace.data, in->workspace.len);
+	if (!home || !workspace)
+		return kb_err_nomem(err);
+	options = (struct kb_learn_options){.name = in->name,
+		.base = in->parent,
+		.bundle = a->bundles[0],
+		.home = home,
+		.workspace = workspace};
+	return kb_reader_learn(a->reader, a->query.sessions, &options, &a->view, err);
+}
+
+static int ask_explain(struct ask *a, struct kb_err *err)
+{
+	if (!a->input)
+		return no_input(err);
+	return kb_reader_explain(a->reader, a->query.sessions, a->input->seq,
+		a->input->n_bundles ? a->bundles[0] : NULL, &a->view, err);
+}
+
+static int parse_bundles(struct ask *a, struct kb_err *err)
+{
+	int r = 0;
+
+	if (a->input->n_bundles > BUNDLES_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT, "more than %d policies at once", BUNDLES_MAX);
+	a->bundles = calloc(a->input->n_bundles + 1, sizeof(struct kb_bundle *));
+	if (!a->bundles)
+		return kb_err_nomem(err);
+	for (size_t i = 0; r == 0 && i < a->input->n_bundles; i++)
+		r = kb_bundle_parse(
+			a->input->bundles[i].data, a->input->bundles[i].len, &a->bundles[i], err);
+	return r;
+}
+
+/* Leaves the file empty, for the answer. */
+static int read_input(struct ask *a, int fd, struct kb_err *err)
+{
+	uint64_t len = a->request->input, have = 0;
+	KB_FREE uint8_t *data = len && len <= INPUT_MAX ? malloc(len) : NULL;
+	ssize_t n = 1;
+
+	if (!len)
+		return 0;
+	if (!data)
+		return kb_err_set(err, KB_ERR_LIMIT, "the question is too large");
+	while (have < len && (n = pread(fd, data + have, len - have, (off_t)have)) > 0)
+		have += (uint64_t)n;
+	if (have < len || ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+		return kb_err_set(err, KB_ERR_INVALID, "the question cannot be read");
+	a->input = kb__control__ask_input__unpack(NULL, len, data);
+	if (!a->input)
+		return kb_err_set(err, KB_ERR_INVALID, "the question is malformed");
+	return parse_bundles(a, err);
+}
+
+static void forget_input(struct ask *a)
+{
+	for (size_t i = 0; a->bundles && i < a->input->n_bundles; i++)
+		kb_bundle_destroy(a->bundles[i]);
+	free(a->bundles);
+	if (a->input)
+		kb__control__ask_input__free_unpacked(a->input, NULL);
+}
+
+/* ---- The verbs ------------------------------------------------------------------------------- */
+
 static const struct {
 	const char *name;
 	int (*run)(struct ask *a, struct kb_err *err);
@@ -109,6 +267,10 @@ static const struct {
 	{"summary", ask_summary},
 	{"report", ask_report},
 	{"export", ask_export},
+	{"subjects", ask_subjects}, /* what an input has to be made for */
+	{"replay", ask_replay},
+	{"learn", ask_learn},
+	{"explain", ask_explain},
 };
 
 static int run_verb(struct ask *a, struct kb_err *err)
@@ -156,10 +318,13 @@ static int answer(const char *dir, const Kb__Control__AskRequest *request, int f
 		return kb_err_nomem(err);
 	}
 	fill_ask(&a, request, out, home);
-	r = kb_reader_open(dir, &a.reader, err);
+	r = read_input(&a, fd, err);
+	if (r == 0)
+		r = kb_reader_open(dir, &a.reader, err);
 	if (r == 0)
 		r = run_verb(&a, err);
 	kb_reader_close(a.reader);
+	forget_input(&a);
 	*ret_status = a.status;
 	/* Whoever reads may have seen enough: that is no failure. */
 	errno = 0;
