@@ -39,6 +39,8 @@ const struct kb_command *const kb_commands[] = {
 	&kb_cmd_policy_explain,
 	&kb_cmd_policy_diff,
 	&kb_cmd_policy_test,
+	&kb_cmd_policy_learn,
+	&kb_cmd_policy_replay,
 	&kb_cmd_policy_groups,
 	&kb_cmd_audit_sessions,
 	&kb_cmd_audit_query,

@@ -13,8 +13,10 @@ extern char **environ;
 
 int kb_policies_init(struct kb_policies *policies, struct kb_err *err)
 {
-	int r = kb_dirs_find(&policies->dirs, err);
+	int r;
 
+	*policies = (struct kb_policies){0};
+	r = kb_dirs_find(&policies->dirs, err);
 	if (r < 0)
 		return r;
 	if (!getcwd(policies->workspace, sizeof(policies->workspace)))
@@ -29,6 +31,18 @@ int kb_policies_init(struct kb_policies *policies, struct kb_err *err)
 		.env = (const char *const *)environ,
 	};
 	return 0;
+}
+
+void kb_policies_look_up_hosts(struct kb_policies *policies)
+{
+	kb_registries_init(&policies->registries, &policies->dirs);
+	policies->options.find_hosts = kb_registries_find;
+	policies->options.find_hosts_arg = &policies->registries;
+}
+
+void kb_policies_finish(struct kb_policies *policies)
+{
+	kb_registries_finish(&policies->registries);
 }
 
 static void add(struct kb_policy_list *list, char *name, char *file)

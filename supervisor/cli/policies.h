@@ -3,6 +3,7 @@
 
 #include "cli.h"
 #include "policy/policy.h"
+#include "registry.h"
 #include "supervisor/base/dirs.h"
 
 KB_DEFINE_CLEANUP(kb_diags_cleanup_, struct kb_diags, kb_diags_destroy);
@@ -19,11 +20,17 @@ struct kb_policies {
 	struct kb_dirs dirs;
 	const char *search[2];
 	char workspace[PATH_MAX];
+	struct kb_registries registries; /* zero until kb_policies_look_up_hosts() */
 	struct kb_policy_options options;
 };
 
-/* "." means the current directory. */
+/* "." means the current directory, and each @group of hosts one name that never resolves. */
 int kb_policies_init(struct kb_policies *policies, struct kb_err *err);
+/* From now on @groups of hosts mean what they mean to a session. */
+void kb_policies_look_up_hosts(struct kb_policies *policies);
+/* Fine on a zeroed one. */
+void kb_policies_finish(struct kb_policies *policies);
+#define KB_POLICIES_CLEANUP KB_CLEANUP(kb_policies_finish)
 
 /* A policy the user can name. */
 struct kb_policy_entry {

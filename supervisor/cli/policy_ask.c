@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "policies.h"
+#include "policy_record.h"
 #include "registry.h"
 #include "supervisor/base/str.h"
 #include "verbs.h"
@@ -24,11 +25,12 @@ static const struct kb_option arch_options[] = {ARCH_OPTION, {0}};
 
 /* ---- explain --------------------------------------------------------------------------------- */
 
-static int run_explain(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+static int explain_question(
+	const struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
 	struct kb_bundle *bundle KB_BUNDLE_CLEANUP = NULL;
 	struct kb_buf out KB_BUF_CLEANUP, question KB_BUF_CLEANUP;
-	struct kb_policies policies;
+	struct kb_policies policies KB_POLICIES_CLEANUP = {0};
 	struct kb_verdict verdict;
 	char *asked KB_FREE = NULL;
 	uint32_t arch = 0;
@@ -41,8 +43,10 @@ static int run_explain(struct kb_cli *cli, const struct kb_args *args, struct kb
 		r = kb_buf_printf(&question, err, "%s%s", i > 1 ? " " : "", args->operands[i]);
 	if (r == 0)
 		r = kb_policies_init(&policies, err);
-	if (r == 0)
-		r = kb_policies_bundle(&policies, args->operands[0], &bundle, err);
+	if (r < 0)
+		return r;
+	kb_policies_look_up_hosts(&policies);
+	r = kb_policies_bundle(&policies, args->operands[0], &bundle, err);
 	if (r < 0)
 		return r;
 	asked = kb_buf_steal_string(&question);
@@ -53,6 +57,31 @@ static int run_explain(struct kb_cli *cli, const struct kb_args *args, struct kb
 	return r < 0 ? r : print(&out, KB_EXIT_OK);
 }
 
+static int run_explain(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
+{
+	const char *record = kb_args_value(args, "record");
+
+	if (!record && args->n_operands > 1)
+		return explain_question(cli, args, err);
+	if (record && args->n_operands <= 1)
+		return kb_policy_explain_record(cli, record, kb_args_operand(args, 0), err);
+	kb_err_set(err, KB_ERR_USAGE,
+		record ? "a record is the question: another one was asked besides"
+		       : "policy explain needs a policy and a question");
+	return kb_err_hint(err, "write: kbsup policy explain FILE QUESTION, or kbsup policy "
+				"explain [FILE] --record S:SEQ");
+}
+
+static const struct kb_option explain_options[] = {
+	ARCH_OPTION,
+	{.name = "record",
+		.arg = "S:SEQ",
+		.help = "Ask about a record of a session instead, under the session's own policy "
+			"or "
+			"FILE"},
+	{0},
+};
+
 const struct kb_command kb_cmd_policy_explain = {
 	.name = "policy explain",
 	.group = KB_GROUP_POLICIES,
@@ -62,9 +91,9 @@ const struct kb_command kb_cmd_policy_explain = {
 		 "the mechanism that enforces it. Questions look like\n"
 		 "  'openat(\"/etc/shadow\", O_RDWR)'   ptrace   read PATH   write PATH\n"
 		 "  exec PATH   connect HOST:PORT   listen PORT",
-	.options = arch_options,
-	.operands = {{.name = "FILE", .min = 1, .max = 1, .kind = KB_KIND_POLICY},
-		{.name = "QUESTION", .min = 1, .max = KB_MANY}},
+	.options = explain_options,
+	.operands = {{.name = "FILE", .max = 1, .kind = KB_KIND_POLICY},
+		{.name = "QUESTION", .max = KB_MANY}},
 	.json = true,
 	.man = "kbsup-policy",
 	.run = run_explain,
