@@ -4,7 +4,7 @@ open with its flags, every name made, moved or deleted, and the tree of processe
 
     truth.py COLLECT_RUN [--bpf] [WORKLOAD]
 
-WORKLOAD: `build` (a C build, the default), or what a benchmark run adds: `forks`, `git`, `npm`,
+WORKLOAD: `build` (a C build, the default), or what a benchmark run adds: `forks`, `git`, `go`, `npm`,
 `python`.
 """
 import collections
@@ -76,7 +76,7 @@ def make_project(where):
             f.write("#include <stdio.h>\n#include <stdlib.h>\nint f%d(int x) { return x + %d; }\n"
                     % (i, i))
     files = {"main.c": "#include <stdio.h>\nint main(void) { return puts(\"1\") < 0; }\n",
-             "Makefile": MAKEFILE, "steps.sh": STEPS, "notexecutable": "",
+             "Makefile": MAKEFILE, "main.go": GO, "steps.sh": STEPS, "notexecutable": "",
              "script": "#!/bin/sh\nexec true \"$@\"\n"}
     for name, text in files.items():
         with open(os.path.join(where, name), "w") as f:
@@ -186,38 +186,46 @@ def strings(argument):
 
 
 def read_strace(path, first_parent):
-    run, waiting = Run(), {}
+    run, waiting, process = Run(), {}, {}
     for line in open(path):
         m = re.match(r"(\d+) +(.*)", line)
-        pid, rest = int(m[1]), m[2]
+        tid, rest = int(m[1]), m[2]
+        pid = process.get(tid, tid)
         if not run.parent:
             run.parent[pid] = first_parent
         ended = re.match(r"\+\+\+ exited with (\d+)", rest)
         killed = re.match(r"\+\+\+ killed by", rest)
-        if ended:
+        if ended and tid == pid:
             run.codes[pid] = int(ended[1])
         if ended or killed or rest.startswith("---"):
             continue
         resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", rest)
         if resumed:
-            rest = waiting.pop(pid) + resumed[1]
+            rest = waiting.pop(tid) + resumed[1]
         elif rest.endswith("<unfinished ...>"):
-            waiting[pid] = rest[:-len("<unfinished ...>")]
+            waiting[tid] = rest[:-len("<unfinished ...>")]
             continue
         name, _, text = rest.partition("(")
         args, tail = split_arguments(text)
         result = re.search(r"= (-?\d+|0x[0-9a-f]+)", tail)
-        add_call(run, pid, name, args, int(result[1], 0) if result else None)
+        result = int(result[1], 0) if result else None
+        if name not in FORKS.split(","):
+            add_call(run, pid, name, args, result)
+        elif result and result > 0 and is_thread(args):
+            process[result] = pid
+        elif result and result > 0:
+            run.parent[result] = pid
+            process.pop(result, None)  # a number used again
     return run
 
 
+def is_thread(args):
+    flags = re.search(r"flags=(0x[0-9a-f]+|\d+)", ",".join(args))
+    return bool(flags and int(flags[1], 0) & CLONE_THREAD)
+
+
 def add_call(run, pid, name, args, result):
-    if name in ("clone", "fork", "vfork", "clone3"):
-        flags = re.search(r"flags=(0x[0-9a-f]+|\d+)", ",".join(args))
-        thread = flags and int(flags[1], 0) & CLONE_THREAD
-        if result and result > 0 and not thread:
-            run.parent[result] = pid
-    elif name in ("execve", "execveat"):
+    if name in ("execve", "execveat"):
         at = 0 if name == "execve" else 1
         run.exec(pid, string(args[at]), strings(args[at + 1]), result == 0)
     elif name in SHAPES:
@@ -246,6 +254,43 @@ def difference(ours, truth):
             ["too many, %d times: %r" % (n, k) for k, n in extra.items()])
 
 
+# Many threads, each with files of its own, while the runtime interrupts them all the time.
+GO = """\
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+)
+
+func work(n int, wait *sync.WaitGroup) {
+	defer wait.Done()
+	for i := 0; i < 25; i++ {
+		name := fmt.Sprintf("g%d-%d", n, i)
+		if os.WriteFile(name, []byte(name), 0600) != nil || os.Rename(name, name+".new") != nil {
+			os.Exit(1)
+		}
+		for sum := 0; sum < 3000000; sum++ {
+		}
+		os.Remove(name + ".new")
+	}
+}
+
+func main() {
+	var wait sync.WaitGroup
+	for n := 0; n < 8; n++ {
+		wait.Add(1)
+		go work(n, &wait)
+	}
+	wait.Wait()
+	for i := 0; i < 5; i++ {
+		exec.Command("/bin/sh", "-c", fmt.Sprintf("exit %d", i)).Run()
+	}
+}
+"""
+
 # What is compared: a shell's steps after some that prepare, and how much there must be of it.
 GIT = "git -c safe.directory=* -c gc.auto=0 -c user.name=a -c user.email=a@b.c"
 WORKLOADS = {
@@ -255,6 +300,7 @@ WORKLOADS = {
     "git": (GIT + " init -q repo && cp f0.c f1.c repo && cd repo && " + GIT + " add -A && " + GIT +
             " commit -qm one", GIT + " clone -q --no-hardlinks repo copy && cd copy && echo >>f0.c &&"
             " " + GIT + " status", 5, 200),
+    "go": ("GOCACHE=$PWD/cache GOFLAGS=-mod=mod go build -o prog main.go", "exec ./prog", 6, 500),
     "npm": ("mkdir -p package && echo '{\"name\":\"small\",\"version\":\"1.0.0\"}'"
             " >package/package.json && tar c --sort=name --mtime=@0 --owner=0 --group=0 package | gzip -n >small.tgz",
             "npm install --offline --no-audit --no-fund --no-update-notifier --cache ./cache"
@@ -271,7 +317,8 @@ def run_in(where, argv, prepare):
     shutil.rmtree(where, ignore_errors=True)
     os.mkdir(where)
     make_project(where)
-    env = {"PATH": "/usr/bin:/bin", "HOME": where, "LC_ALL": "C",
+    # How many arenas malloc makes, and asks the number of processors for, is chance otherwise.
+    env = {"PATH": "/usr/bin:/bin", "HOME": where, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1",
            "GIT_AUTHOR_DATE": "@1 +0000", "GIT_COMMITTER_DATE": "@1 +0000"}
     subprocess.run(["/bin/sh", "-ec", prepare], cwd=where, env=env, check=True)
     done = subprocess.run(argv, cwd=where, env=env, stdin=subprocess.DEVNULL,
@@ -285,7 +332,7 @@ def main():
     name = ([a for a in sys.argv[2:] if a != "--bpf"] or ["build"])[0]
     prepare, steps, processes, calls = WORKLOADS[name]
     work = ["/bin/sh", "-c", steps]
-    needed = ["strace", "gcc", "make"] + [name] * (name in ("git", "npm"))
+    needed = ["strace", "gcc", "make"] + [name] * (name in ("git", "go", "npm"))
     if not all(shutil.which(p) for p in needed):
         print("1..0 # SKIP needed: %s" % " ".join(needed))
         return 0

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # kill_rounds.sh BUILD-DIR [--as-user]: random SIGKILLs. Each round starts sessions, kills one part of
 # kbsup at a random moment, and then: nothing of the sessions runs on, every session has an end, no
-# record is damaged, and the next command works with no cleaning by hand.
+# record that could be read before is gone, none is damaged, and the next command works with no
+# cleaning by hand.
 #   ROUNDS=300 SEED=7 kill_rounds.sh BUILD-DIR     more of them, or the same again
 . "$(dirname "$0")/lib.sh"
 
@@ -46,8 +47,23 @@ all_ended() {
         json '[s["name"] for s in (L[0] if L and isinstance(L[0], list) else L) if not s.get("ended")]')" ]
 }
 
+# How many records of each session there are to read: what can be read is committed.
+count_records() {
+    kbsup audit sessions --json 2>/dev/null |
+        json '["%s %d" % (s["id"], s["records"]) for s in (L[0] if L and isinstance(L[0], list) else L)]' || true
+}
+
+none_is_gone() { # counts of before
+    local id count now
+    while read -r id count; do
+        [ -n "$id" ] || continue
+        now=$(count_records | sed -n "s/^$id //p")
+        [ "${now:-0}" -ge "$count" ] || fail "session $id had $count records and has ${now:-none}"
+    done <<<"$1"
+}
+
 one_round() {
-    local part=${PARTS[RANDOM % ${#PARTS[@]}]} mark=27182$RANDOM delay victim deadline i
+    local part=${PARTS[RANDOM % ${#PARTS[@]}]} mark=27182$RANDOM delay victim deadline before i
     delay=$(printf '0.%03d' $((RANDOM % 400)))
     echo "round $1 of seed $SEED: $part after $delay s"
     for i in 1 2; do
@@ -55,6 +71,7 @@ one_round() {
             "sleep $mark & i=0; while [ \$i -lt 300 ]; do : >f$i; rm f$i; i=\$((i+1)); done; sleep $mark" \
             </dev/null >/dev/null 2>&1 &
     done
+    before=$(count_records | tail -n 4)
     sleep "$delay"
     victim=$(pid_of "$part")
     [ -z "$victim" ] || kill -KILL "$victim" 2>/dev/null || true
@@ -76,6 +93,7 @@ one_round() {
     wait_until 10 all_ended || fail 'a session has no end'
     run kbsup audit verify all
     [ "$status" = 0 ] || [ "$status" = 3 ] || fail "verify says $status"
+    none_is_gone "$before"
 }
 
 rounds() {
