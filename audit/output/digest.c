@@ -204,6 +204,20 @@ static int renamed(struct kb_digest *d, const struct kb_row *row, uint32_t node,
 	return was_created ? touch(d, row, record->path2, true, node, err) : 0;
 }
 
+static bool is_below(struct kb_bytes path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return path.len > len && memcmp(path.data, dir, len) == 0;
+}
+
+/* Devices and the kernel's own files do not change by being written to. */
+static bool is_file(struct kb_bytes path)
+{
+	return (!is_below(path, "/dev/") || is_below(path, "/dev/shm/")) &&
+	       !is_below(path, "/proc/");
+}
+
 static int change(struct kb_digest *d, const struct kb_row *row, uint32_t node, struct kb_err *err)
 {
 	const struct kb_record *r = row->record;
@@ -211,7 +225,7 @@ static int change(struct kb_digest *d, const struct kb_row *row, uint32_t node, 
 
 	switch (r->event) {
 	case KB_EVENT_OPEN:
-		if (!kb_open_writes(r))
+		if (!kb_open_writes(r) || !is_file(r->path))
 			return 0;
 		return touch(d, row, r->path, r->created || (r->flags & make_new) == make_new, node,
 			err);

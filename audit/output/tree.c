@@ -42,11 +42,12 @@ static int put_samples(struct tree *t, const char *word, uint64_t total, const u
 	uint32_t n, struct kb_err *err)
 {
 	char count[KB_COUNT_MAX];
+	bool more = n == KB_NODE_SAMPLES && total > n; /* else they are all the files there are */
 	int r;
 
 	if (!total)
 		return 0;
-	if (total > n)
+	if (more || n == 0)
 		r = kb_buf_printf(&t->line, err, "  · %s %s:", word, kb_text_count(total, count));
 	else
 		r = kb_buf_printf(&t->line, err, "  · %s", word);
@@ -55,7 +56,7 @@ static int put_samples(struct tree *t, const char *word, uint64_t total, const u
 		if (r == 0)
 			r = kb_text_path(&t->line, t->view, t->d->files[samples[i]].path, err);
 	}
-	if (r == 0 && total > n)
+	if (r == 0 && more)
 		r = kb_buf_puts(&t->line, " …", err);
 	return r;
 }

@@ -217,6 +217,40 @@ static void test_names(void **state)
 	kb_reader_close(reader);
 }
 
+/* A file written twice is one file; devices and the kernel's own files are none. */
+static void test_what_counts_as_changed(void **state)
+{
+	static const char *const written[] = {
+		"/w/out", "/w/out", "/dev/null", "/dev/shm/x", "/proc/self/oom_score_adj"};
+	char *own = fix_dir();
+	KB_FREE char *tree = NULL;
+	struct kb_reader *reader;
+	struct kb_summary sum;
+	struct kb_store *store;
+	uint8_t id[KB_ULID_SIZE];
+	struct kb_err err;
+
+	assert_int_equal(kb_store_open(own, &store, &err), 0);
+	fix_begin(store, "writer", id);
+	for (size_t i = 0; i < KB_ARRAY_LEN(written); i++) {
+		struct kb_record r = fix_record(KB_EVENT_OPEN, (int)i + 1, 50);
+
+		r.path = fix_bytes(written[i]);
+		r.has_flags = true;
+		r.flags = 1;
+		fix_append(store, id, &r);
+	}
+	assert_int_equal(kb_store_commit(store, &err), 0);
+	tree = fix_tree(own, "writer", 0, false);
+	has(tree, "wrote /w/out /dev/shm/x\n");
+	assert_int_equal(kb_reader_open(own, &reader, &err), 0);
+	assert_int_equal(kb_reader_summary(reader, "writer", &sum, &err), 0);
+	assert_int_equal(sum.changed, 2);
+	kb_reader_close(reader);
+	kb_store_close(store);
+	fix_dir_remove(own);
+}
+
 /* On a narrow terminal a line is cut in the middle of what happened, not wrapped. */
 static void test_narrow(void **state)
 {
@@ -380,6 +414,7 @@ int main(void)
 		cmocka_unit_test(test_summary),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_what_counts_as_changed),
 		cmocka_unit_test(test_narrow),
 		cmocka_unit_test(test_prune),
 		cmocka_unit_test(test_prune_interrupted),
