@@ -20,6 +20,7 @@
 #include "hub.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +34,9 @@
 #include "supervisor/base/fd.h"
 #include "supervisor/base/util.h"
 
-#define LINKS_MAX  24
-#define PROBE_CALL "getppid" /* what the probe makes and looks for */
+#define LINKS_MAX   24
+#define HOOKED_CALL "security_path_unlink" /* one of them */
+#define PROBE_CALL  "getppid"		   /* what the probe makes and looks for */
 
 /* bpf_object.c, made from trace.bpf.o */
 extern const unsigned char kb_bpf_object[];
@@ -137,17 +139,40 @@ static int attach(struct kb_bpf_hub *hub, bool hooks, struct kb_err *err)
 	return 0;
 }
 
+/* Whether the kernel takes a hook at all: trying the smallest costs less than trying everything. */
+static bool takes_hooks(void)
+{
+	static const struct bpf_insn nothing[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K}, /* r0 = 0 */
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = BPF_TRACE_FENTRY);
+	struct btf *types = btf__load_vmlinux_btf();
+	int id = types ? btf__find_by_name_kind(types, HOOKED_CALL, BTF_KIND_FUNC) : -1;
+	KB_CLOSE int fd = -1;
+
+	btf__free(types);
+	if (id <= 0)
+		return false;
+	options.attach_btf_id = (uint32_t)id;
+	fd = bpf_prog_load(
+		BPF_PROG_TYPE_TRACING, NULL, "GPL", nothing, KB_ARRAY_LEN(nothing), &options);
+	return fd >= 0;
+}
+
 /* With hooks where the kernel has them all. They stay in place: putting them there means changing
  * the kernel's text, and only calls that change names come by. */
 static int load(struct kb_bpf_hub *hub, struct kb_err *err)
 {
+	bool hooks;
 	int r;
 
 	libbpf_set_print(quiet);
-	r = try_load(hub, true, err);
-	if (r == 0)
+	hooks = takes_hooks();
+	r = try_load(hub, hooks, err);
+	if (r == 0 && hooks)
 		r = attach(hub, true, err);
-	if (r < 0) {
+	if (r < 0 && hooks) {
 		unload(hub);
 		r = try_load(hub, false, err);
 	}
