@@ -16,6 +16,13 @@ void kb_buf_finish(struct kb_buf *buf)
 	kb_buf_init(buf, buf->max);
 }
 
+void kb_buf_wipe(struct kb_buf *buf)
+{
+	if (buf->bytes)
+		explicit_bzero(buf->bytes, buf->cap);
+	kb_buf_finish(buf);
+}
+
 static int grow(struct kb_buf *buf, size_t need, struct kb_err *err)
 {
 	size_t cap = buf->cap ? buf->cap : KB_BUF_MIN_CAP;

@@ -21,6 +21,9 @@ struct kb_buf {
 
 void kb_buf_init(struct kb_buf *buf, size_t max);
 void kb_buf_finish(struct kb_buf *buf); /* frees; the buffer is as after init with the same max */
+/* The same, and nothing of what it held stays in memory. (What it held before it grew may: where
+ * that matters, reserve first.) */
+void kb_buf_wipe(struct kb_buf *buf);
 static inline size_t kb_buf_len(const struct kb_buf *buf)
 {
 	return buf->tail - buf->head;

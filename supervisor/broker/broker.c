@@ -163,6 +163,16 @@ static void find_limit(struct kb_broker *b)
 	}
 }
 
+/* Before the setup: what it may put into requests. */
+static int take_secrets(struct kb_broker *b, int fd, struct kb_err *err)
+{
+	KB_CLOSE int guard = fd;
+
+	if (fd < 0 || b->bundle || b->vault)
+		return kb_err_set(err, KB_ERR_INVALID, "main's secrets are malformed");
+	return kb_vault_open(guard, &b->vault, err);
+}
+
 static int set_up(struct kb_broker *b, const Kb__Role__BrokerSetup *msg, int fd, struct kb_err *err)
 {
 	KB_CLOSE int guard = fd;
@@ -171,6 +181,11 @@ static int set_up(struct kb_broker *b, const Kb__Role__BrokerSetup *msg, int fd,
 	if (fd < 0 || b->bundle)
 		return kb_err_set(err, KB_ERR_INVALID, "main's setup is malformed");
 	r = kb_bundle_parse(msg->bundle.data, msg->bundle.len, &b->bundle, err);
+	if (r == 0)
+		r = kb_authority_create(kb_vault_authority_key(b->vault),
+			kb_vault_authority_cert(b->vault), &b->authority, err);
+	if (r == 0)
+		r = kb_grants_prepare(b, err);
 	if (r < 0)
 		return r;
 	find_limit(b);
@@ -180,15 +195,18 @@ static int set_up(struct kb_broker *b, const Kb__Role__BrokerSetup *msg, int fd,
 static int on_main_message(struct kb_channel *ch, uint32_t stream, const uint8_t *data, size_t len,
 	int fd, void *arg, struct kb_err *err)
 {
-	Kb__Role__BrokerSetup *msg = kb__role__broker_setup__unpack(NULL, len, data);
+	Kb__Role__ToBroker *msg = kb__role__to_broker__unpack(NULL, len, data);
 	int r;
 
-	if (!msg) {
+	if (msg && msg->body_case == KB__ROLE__TO_BROKER__BODY_SETUP) {
+		r = set_up(arg, msg->setup, fd, err);
+	} else if (msg && msg->body_case == KB__ROLE__TO_BROKER__BODY_SECRETS) {
+		r = take_secrets(arg, fd, err);
+	} else {
 		kb_close(&fd);
-		return kb_err_set(err, KB_ERR_INVALID, "main's message is malformed");
+		r = kb_err_set(err, KB_ERR_INVALID, "main's message is malformed");
 	}
-	r = set_up(arg, msg, fd, err);
-	kb__role__broker_setup__free_unpacked(msg, NULL);
+	kb__role__to_broker__free_unpacked(msg, NULL);
 	return r;
 }
 
@@ -221,6 +239,8 @@ static void tear_down(struct kb_broker *b)
 	kb_loop_destroy(b->loop);
 	kb_block_finish(&b->block);
 	kb_names_finish(&b->names);
+	kb_authority_destroy(b->authority);
+	kb_vault_destroy(b->vault);
 	kb_bundle_destroy(b->bundle);
 }
 
@@ -231,6 +251,7 @@ int kb_broker_role(int fd)
 	int r;
 
 	signal(SIGPIPE, SIG_IGN);
+	kb_vault_harden();
 	TAILQ_INIT(&b.flows);
 	kb_block_init(&b.block);
 	r = kb_loop_create(&b.loop, &err);

@@ -145,8 +145,21 @@ static const char *take_header(
 		h->body = KB_HTTP_CHUNKED;
 	} else if (kb_slice_is(name, "upgrade")) {
 		h->upgrade = true;
+		h->upgrade_http2 |= value.len >= 2 && strncasecmp(value.at, "h2", 2) == 0;
 	}
 	return NULL;
+}
+
+/* Some take a single LF for the end of a line, or a single CR; others do not. */
+static bool lines_end_well(const char *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (data[i] == '\n' && (i == 0 || data[i - 1] != '\r'))
+			return false;
+		if (data[i] == '\r' && (i + 1 == len || data[i + 1] != '\n'))
+			return false;
+	}
+	return true;
 }
 
 int kb_http_parse(const uint8_t *data, size_t len, struct kb_http_head *ret, const char **why)
@@ -161,6 +174,9 @@ int kb_http_parse(const uint8_t *data, size_t len, struct kb_http_head *ret, con
 		return len >= KB_HTTP_HEAD_MAX ? -1 : 0;
 	end = at + head;
 	*ret = (struct kb_http_head){.len = head};
+	*why = "its lines do not end in CR LF";
+	if (!lines_end_well(at, head))
+		return -1;
 	*why = "it is not HTTP/1";
 	if (memchr(at, '\0', head) || !parse_request_line(line_at(at, end, &at), ret))
 		return -1;
@@ -240,7 +256,20 @@ const char *kb_http_absolute(struct kb_slice target, struct kb_slice *authority)
 
 /* ---- Chunks ---------------------------------------------------------------------------------- */
 
-enum { SIZE, EXTENSION, DATA, DATA_END, TRAILER, TRAILER_LINE, DONE };
+/* Lines end in CR LF here too. *_LF: the LF is due. */
+enum {
+	SIZE,
+	EXTENSION,
+	SIZE_LF,
+	DATA,
+	DATA_CR,
+	DATA_LF,
+	TRAILER, /* at the beginning of a line */
+	TRAILER_LINE,
+	TRAILER_LF,
+	LAST_LF,
+	DONE
+};
 
 static int hex(uint8_t c)
 {
@@ -254,38 +283,47 @@ static bool size_byte(struct kb_http_chunks *c, uint8_t byte)
 	if (digit >= 0 && c->digits < 15) {
 		c->left = c->left << 4 | (unsigned)digit;
 		c->digits++;
-	} else if (c->digits > 0 && (byte == ';' || byte == '\r' || byte == ' ')) {
-		c->state = EXTENSION;
-	} else if (c->digits > 0 && byte == '\n') {
-		c->state = c->left ? DATA : TRAILER;
-		c->digits = 0;
-	} else {
-		return false;
+		return true;
 	}
-	return true;
+	c->state = byte == '\r' ? SIZE_LF : EXTENSION;
+	return c->digits > 0 && (byte == ';' || byte == '\r' || byte == ' ' || byte == '\t');
 }
 
-static bool line_byte(struct kb_http_chunks *c, uint8_t byte)
+/* Within a line, or at its CR, which leads to `end`. */
+static bool line_byte(struct kb_http_chunks *c, uint8_t byte, uint8_t within, uint8_t end)
+{
+	c->state = byte == '\r' ? end : within;
+	return byte == '\r' || byte == '\t' || byte >= ' ';
+}
+
+static bool expect(struct kb_http_chunks *c, uint8_t byte, uint8_t wanted, uint8_t then)
+{
+	c->state = then;
+	return byte == wanted;
+}
+
+static bool framing_byte(struct kb_http_chunks *c, uint8_t byte)
 {
 	switch (c->state) {
+	case SIZE:
+		return size_byte(c, byte);
 	case EXTENSION:
-		if (byte == '\n') {
-			c->state = c->left ? DATA : TRAILER;
-			c->digits = 0;
-		}
-		return true;
-	case DATA_END:
-		if (byte == '\n')
-			c->state = SIZE;
-		return byte == '\n' || byte == '\r';
+		return line_byte(c, byte, EXTENSION, SIZE_LF);
+	case SIZE_LF:
+		c->digits = 0;
+		return expect(c, byte, '\n', c->left ? DATA : TRAILER);
+	case DATA_CR:
+		return expect(c, byte, '\r', DATA_LF);
+	case DATA_LF:
+		return expect(c, byte, '\n', SIZE);
 	case TRAILER:
-		if (byte != '\r')
-			c->state = byte == '\n' ? DONE : TRAILER_LINE;
-		return true;
+		return line_byte(c, byte, TRAILER_LINE, LAST_LF);
+	case TRAILER_LINE:
+		return line_byte(c, byte, TRAILER_LINE, TRAILER_LF);
+	case TRAILER_LF:
+		return expect(c, byte, '\n', TRAILER);
 	default:
-		if (byte == '\n')
-			c->state = TRAILER;
-		return true;
+		return expect(c, byte, '\n', DONE);
 	}
 }
 
@@ -301,10 +339,10 @@ int64_t kb_http_chunks_feed(struct kb_http_chunks *c, const uint8_t *data, size_
 			i += n;
 			c->left -= n;
 			if (c->left == 0)
-				c->state = DATA_END;
+				c->state = DATA_CR;
 			continue;
 		}
-		if (!(c->state == SIZE ? size_byte(c, data[i]) : line_byte(c, data[i])))
+		if (!framing_byte(c, data[i]))
 			return -1;
 		i++;
 	}

@@ -23,7 +23,8 @@ struct kb_http_head {
 	struct kb_slice host; /* at NULL: there is none */
 	enum kb_http_body body;
 	uint64_t body_len;
-	bool upgrade; /* another protocol may follow */
+	bool upgrade;	    /* another protocol may follow */
+	bool upgrade_http2; /* that one */
 };
 
 /* 1: a whole head; 0: more bytes are needed; -1: not HTTP/1, or two readers could take it for

@@ -12,7 +12,7 @@
 
 #define BODY_MAX 1024
 
-static void answer(struct kb_flow *f, const char *status, const char *text, const char *remedy)
+void kb_proxy_answer(struct kb_flow *f, const char *status, const char *text, const char *remedy)
 {
 	char body[BODY_MAX], target[KB_TARGET_TEXT], out[BODY_MAX + 256];
 	int len;
@@ -42,7 +42,7 @@ void kb_proxy_failed(struct kb_flow *f, bool refused, const char *text, const ch
 	if (f->proxy == KB_PROXY_SOCKS)
 		socks_answer(f, refused ? KB_SOCKS_REFUSED : KB_SOCKS_UNREACHABLE);
 	else
-		answer(f, refused ? "403 Forbidden" : "502 Bad Gateway", text, remedy);
+		kb_proxy_answer(f, refused ? "403 Forbidden" : "502 Bad Gateway", text, remedy);
 }
 
 void kb_proxy_connected(struct kb_flow *f)
@@ -57,7 +57,7 @@ void kb_proxy_connected(struct kb_flow *f)
 
 static void malformed(struct kb_flow *f, const char *why)
 {
-	answer(f, "400 Bad Request", why, NULL);
+	kb_proxy_answer(f, "400 Bad Request", why, NULL);
 	kb_flow_stop(f);
 }
 

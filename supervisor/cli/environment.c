@@ -48,6 +48,13 @@ void kb_environment_default(struct kb_environment *env, const char *name, const 
 	kb_environment_set(env, var);
 }
 
+const char *kb_environment_get(const struct kb_environment *env, const char *name)
+{
+	char **var = find(env, name, strlen(name));
+
+	return var ? *var + strlen(name) + 1 : NULL;
+}
+
 void kb_environment_path(struct kb_environment *env, const char *const *dirs)
 {
 	char **old = find(env, "PATH", 4), *joined KB_FREE = kb_xstrdup("PATH=");

@@ -16,6 +16,8 @@ void kb_environment_finish(struct kb_environment *env);
 void kb_environment_set(struct kb_environment *env, const char *var);
 /* Only when the name is not there yet. */
 void kb_environment_default(struct kb_environment *env, const char *name, const char *value);
+/* The value of a variable; NULL: it is not there. */
+const char *kb_environment_get(const struct kb_environment *env, const char *name);
 /* Directories (NULL-terminated) that come first in PATH. */
 void kb_environment_path(struct kb_environment *env, const char *const *dirs);
 /* What --env says: K=V as it is, K from our own environment. */

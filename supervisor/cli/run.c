@@ -14,6 +14,7 @@
 #include "publish.h"
 #include "pump.h"
 #include "registry.h"
+#include "secrets.h"
 #include "start.h"
 #include "supervisor/base/str.h"
 #include "term.h"
@@ -35,6 +36,7 @@ struct run {
 	struct kb_bundle *bundle;
 	struct kb_buf encoded;
 	struct kb_environment env;
+	struct kb_secrets secrets;
 	struct kb_program_needs needs;
 	struct kb_registries registries;
 	char *context;
@@ -56,6 +58,7 @@ static void finish(struct run *run)
 	kb_profile_finish(&run->profile);
 	kb_buf_finish(&run->encoded);
 	kb_environment_finish(&run->env);
+	kb_secrets_finish(&run->secrets);
 	kb_program_needs_finish(&run->needs);
 	kb_registries_finish(&run->registries);
 	free(run->context);
@@ -256,12 +259,19 @@ static int make_environment(struct run *run, struct kb_err *err)
 	for (size_t i = 0; i < n; i++)
 		kb_environment_set(&run->env, vars[i]);
 	kb_environment_path(&run->env, (const char *const *)run->needs.dirs);
-	r = kb_environment_options(&run->env, run->args, err);
+	r = kb_secrets_check_env(run->bundle, run->args, err);
+	if (r == 0)
+		r = kb_secrets_take(
+			run->bundle, run->policies.dirs.home, &run->env, &run->secrets, err);
+	if (r == 0)
+		r = kb_environment_options(&run->env, run->args, err);
 	if (r < 0)
 		return r;
 	if (run->request.process.tty)
 		kb_environment_default(&run->env, "TERM", getenv("TERM"));
 	run->request.process.env = (const char *const *)run->env.vars;
+	run->request.secrets = run->secrets.fd;
+	run->request.trust = run->secrets.trust;
 	return 0;
 }
 

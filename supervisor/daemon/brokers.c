@@ -63,8 +63,24 @@ int kb_broker_keep(struct kb_live *live, const struct kb_bundle *bundle,
 	return 0;
 }
 
+static int hand_secrets(struct kb_live *live, struct kb_err *err)
+{
+	Kb__Role__BrokerSecrets secrets = KB__ROLE__BROKER_SECRETS__INIT;
+	Kb__Role__ToBroker msg = KB__ROLE__TO_BROKER__INIT;
+	int r;
+
+	if (live->secrets < 0)
+		return 0;
+	msg.body_case = KB__ROLE__TO_BROKER__BODY_SECRETS;
+	msg.secrets = &secrets;
+	r = kb_process_send(live->broker, &msg.base, live->secrets, err);
+	kb_close(&live->secrets);
+	return r;
+}
+
 static int introduce(struct kb_live *live, const int pair[2], struct kb_err *err)
 {
+	Kb__Role__ToBroker to_broker = KB__ROLE__TO_BROKER__INIT;
 	Kb__Role__BrokerSetup setup = KB__ROLE__BROKER_SETUP__INIT;
 	Kb__Role__LinkBroker broker = KB__ROLE__LINK_BROKER__INIT;
 	Kb__Role__ToLink msg = KB__ROLE__TO_LINK__INIT;
@@ -75,7 +91,11 @@ static int introduce(struct kb_live *live, const int pair[2], struct kb_err *err
 	broker.session = setup.session;
 	msg.body_case = KB__ROLE__TO_LINK__BODY_BROKER;
 	msg.broker = &broker;
-	r = kb_process_send(live->broker, &setup.base, pair[0], err);
+	to_broker.body_case = KB__ROLE__TO_BROKER__BODY_SETUP;
+	to_broker.setup = &setup;
+	r = hand_secrets(live, err);
+	if (r == 0)
+		r = kb_process_send(live->broker, &to_broker.base, pair[0], err);
 	return r < 0 ? r : kb_process_send(live->link, &msg.base, pair[1], err);
 }
 
@@ -102,6 +122,7 @@ int kb_broker_start(struct kb_live *live, struct kb_err *err)
 void kb_broker_end(struct kb_live *live)
 {
 	free(live->bundle);
+	kb_close(&live->secrets);
 	if (!live->broker)
 		return;
 	live->broker->expected = true;

@@ -226,6 +226,8 @@ struct kb_run {
 	const char *const *policy_files;     /* NULL-terminated, may be NULL */
 	const char *lane, *runtime, *rootfs; /* NULL: not given */
 	const char *context; /* where the agent looks for what it is told; NULL: nowhere */
+	int secrets;	     /* fd its broker reads them from (see role.proto); 0: it has none */
+	const char *trust;   /* PEM: an authority its programs trust besides; NULL: none */
 	bool detach;	     /* start without an attachment; `ended` is not called */
 	bool stop_on_hangup; /* end the session when this client goes without detaching */
 };

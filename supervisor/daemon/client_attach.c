@@ -345,8 +345,23 @@ static void fill_run(
 	m->rootfs = kb_bytes_of(run->rootfs);
 	m->has_context = run->context != NULL;
 	m->context = kb_bytes_of(run->context);
+	m->has_trust = run->trust != NULL;
+	m->trust = kb_bytes_of(run->trust);
 	m->has_stop_on_hangup = 1;
 	m->stop_on_hangup = run->stop_on_hangup;
+}
+
+static int send_secrets(struct kb_client *client, int fd, struct kb_err *err)
+{
+	Kb__Control__SecretsRequest m = KB__CONTROL__SECRETS_REQUEST__INIT;
+	Kb__Control__Request request = KB__CONTROL__REQUEST__INIT;
+	uint32_t id;
+
+	if (fd == 0)
+		return 0;
+	request.body_case = KB__CONTROL__REQUEST__BODY_SECRETS;
+	request.secrets = &m;
+	return kb_client_send(client, &request, fd, &id, err);
 }
 
 int kb_client_run(struct kb_client *client, const struct kb_run *run,
@@ -365,6 +380,8 @@ int kb_client_run(struct kb_client *client, const struct kb_run *run,
 	fill_run(run, &process, &m);
 	request.body_case = KB__CONTROL__REQUEST__BODY_RUN;
 	request.run = &m;
+	if (r == 0)
+		r = send_secrets(client, run->secrets, err);
 	if (r == 0)
 		r = finish_launch(at, &request, ret, err);
 	else

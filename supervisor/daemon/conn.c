@@ -103,6 +103,7 @@ int kb_conn_accept(struct kb_main *m, int fd, struct kb_err *err)
 		return kb_err_nomem(err);
 	}
 	conn->main = m;
+	conn->secrets = -1;
 	r = kb_channel_create(m->loop, fd, &channel_ops, conn, &conn->ch, err);
 	if (r < 0) {
 		free(conn);
@@ -132,6 +133,7 @@ void kb_conn_destroy(struct kb_conn *conn)
 			p->expected = true;
 			kb_process_kill(p, SIGKILL);
 		}
+	kb_close(&conn->secrets);
 	TAILQ_REMOVE(&conn->main->conns, conn, entry);
 	conn->main->n_conns--;
 	kb_channel_destroy(conn->ch);

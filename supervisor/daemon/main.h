@@ -223,6 +223,7 @@ struct kb_conn {
 	TAILQ_ENTRY(kb_conn) entry;
 	struct kb_channel *ch;
 	bool greeted;
+	int secrets;	  /* for the session that is asked for next; -1: none */
 	unsigned watches; /* requests waiting for a session's or a reader's end */
 };
 
@@ -321,6 +322,7 @@ struct kb_live {
 	size_t start_len, meta_len;
 	uint8_t *bundle; /* for the broker; NULL: it needs none */
 	size_t bundle_len;
+	int secrets;	/* what its broker is to read; -1: nothing */
 	int attachment; /* -1: none */
 	char **env;	/* what an exec starts from; NULL-terminated */
 	bool detached_start, stop_on_hangup, attached;

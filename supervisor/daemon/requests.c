@@ -1,5 +1,7 @@
 /* The requests of the control protocol, one handler each. A handler that fails returns its error,
  * which becomes the reply. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -159,6 +161,7 @@ static int on_run(const struct call *c, struct kb_err *err)
 	r = kb_live_create(c->main, c->request->run, c->fd, &live, err);
 	if (r < 0)
 		return r;
+	live->secrets = kb_steal_fd(&c->conn->secrets); /* nobody but its broker reads them */
 	r = kb_ports_take(live, c->conn, err);
 	if (r == 0)
 		r = kb_live_watch_connected(live, c->conn, c->request->id, err);
@@ -173,6 +176,19 @@ static int on_run(const struct call *c, struct kb_err *err)
 	kb_peers_ensure(c->main); /* if that fails, the session is gone */
 	if (kb_place_ready(place))
 		kb_live_event(live, KB_EV_READY, NULL);
+	return 0;
+}
+
+static int on_secrets(const struct call *c, struct kb_err *err)
+{
+	int copy = c->fd >= 0 ? fcntl(c->fd, F_DUPFD_CLOEXEC, 3) : -1;
+
+	if (c->fd < 0)
+		return kb_err_set(err, KB_ERR_INVALID, "the request came without its fd");
+	if (copy < 0)
+		return kb_err_sys(err, errno, "the session's secrets cannot be kept");
+	kb_close(&c->conn->secrets);
+	c->conn->secrets = copy;
 	return 0;
 }
 
@@ -345,6 +361,7 @@ static const struct {
 	[KB__CONTROL__REQUEST__BODY_QUESTIONS] = {"questions", on_questions},
 	[KB__CONTROL__REQUEST__BODY_ANSWER] = {"answer", on_answer},
 	[KB__CONTROL__REQUEST__BODY_PUBLISH] = {"publish", on_publish},
+	[KB__CONTROL__REQUEST__BODY_SECRETS] = {"secrets", on_secrets},
 };
 
 int kb_request_handle(

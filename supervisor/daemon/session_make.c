@@ -118,7 +118,7 @@ int kb_live_create(struct kb_main *m, const Kb__Control__RunRequest *run, int fd
 	live->main = m;
 	live->place = place;
 	kb_place_enter(place);
-	live->attachment = -1;
+	live->attachment = live->secrets = -1;
 	TAILQ_INIT(&live->watches);
 	TAILQ_INIT(&live->questions);
 	TAILQ_INSERT_TAIL(&m->lives, live, entry);

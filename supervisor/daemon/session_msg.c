@@ -195,6 +195,8 @@ static int make_start(struct kb_live *live, const Kb__Control__RunRequest *run, 
 	start.agent = run->agent;
 	start.has_context = run->has_context;
 	start.context = run->context;
+	start.has_trust = run->has_trust;
+	start.trust = run->trust;
 	r = pack(&start.base, &live->start, &live->start_len, err);
 	free(spec.proto.env);
 	return r;

@@ -13,6 +13,7 @@
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/rootfs.h"
+#include "supervisor/guest/trust.h"
 
 /* A shell every machine has at a standard place; bash where there is one. */
 static const char *login_shell(void)
@@ -79,9 +80,19 @@ static char *make_facts(const struct kb_rootfs_spec *s)
 	return strdup(s->facts ? s->facts : "");
 }
 
+static char *make_own_authority(const struct kb_rootfs_spec *s)
+{
+	return strdup(s->trust ? s->trust : "");
+}
+
+static char *make_authorities(const struct kb_rootfs_spec *s)
+{
+	return s->trust ? kb_trust_bundle(s->source, s->trust) : strdup("");
+}
+
 static const struct {
 	const char *path;
-	char *(*make)(const struct kb_rootfs_spec *);
+	char *(*make)(const struct kb_rootfs_spec *); /* empty: there is no such file */
 } files[] = {
 	{"etc/passwd", make_passwd},
 	{"etc/group", make_group},
@@ -91,18 +102,22 @@ static const struct {
 	{"etc/resolv.conf", make_resolv},
 	{"etc/nsswitch.conf", make_nsswitch},
 	{&KB_ROOTFS_FACTS[1], make_facts},
+	{&KB_TRUST_OWN[1], make_own_authority},
+	{&KB_TRUST_BUNDLE[1], make_authorities},
 };
 
 int kb_etc_write(int root, const struct kb_rootfs_spec *spec, struct kb_err *err)
 {
 	for (size_t i = 0; i < KB_ARRAY_LEN(files); i++) {
 		KB_FREE char *text = files[i].make(spec);
-		KB_CLOSE int fd =
-			openat(root, files[i].path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+		KB_CLOSE int fd = -1;
 		int r;
 
 		if (!text)
 			return kb_err_nomem(err);
+		if (!*text)
+			continue;
+		fd = openat(root, files[i].path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 		if (fd < 0)
 			return kb_err_sys(err, errno, "/%s cannot be made", files[i].path);
 		r = kb_fd_write_all(fd, text, strlen(text), err);

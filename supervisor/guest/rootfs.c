@@ -28,6 +28,7 @@
 #include "supervisor/guest/glob.h"
 #include "supervisor/guest/keep.h"
 #include "supervisor/guest/mount.h"
+#include "supervisor/guest/trust.h"
 
 #define ENTRIES_MAX  4096
 #define SKELETON_MAX (4u << 20) /* bytes of the read-only skeleton */
@@ -42,13 +43,13 @@ enum entry_kind {
 	ENTRY_WRITE,
 	ENTRY_HIDE,
 	ENTRY_INIT,
-	ENTRY_FACTS,
+	ENTRY_AGAIN,
 };
 
 struct entry {
 	enum entry_kind kind;
 	const char *path;
-	const char *source; /* ENTRY_INIT */
+	const char *source; /* ENTRY_INIT; ENTRY_AGAIN: which of our own files */
 	unsigned depth;
 	mode_t mode; /* ENTRY_PRIVATE */
 	bool optional;
@@ -384,13 +385,16 @@ static int mount_init(struct build *b, const struct entry *e, struct kb_err *err
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
-/* What the agent is told, once more at the place where it looks. */
-static int mount_facts(struct build *b, const struct entry *e, struct kb_err *err)
+/* A file of our own, once more at the place where programs look. */
+static int mount_again(struct build *b, const struct entry *e, struct kb_err *err)
 {
-	KB_CLOSE int fd = kb_open_below(b->root, KB_ROOTFS_FACTS, KB_OPEN_EXACT);
+	KB_CLOSE int fd = kb_open_below(b->root, e->source, KB_OPEN_EXACT);
+	KB_CLOSE int there = e->optional ? kb_open_below(b->root, e->path, KB_OPEN_EXACT) : -1;
 
 	if (fd < 0)
-		return path_error(err, -fd, NULL, KB_ROOTFS_FACTS, "cannot be opened");
+		return path_error(err, -fd, NULL, e->source, "cannot be opened");
+	if (e->optional && there < 0)
+		return 0;
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
@@ -401,7 +405,7 @@ static int (*const mount_entry[])(struct build *, const struct entry *, struct k
 	[ENTRY_WRITE] = mount_write,
 	[ENTRY_HIDE] = mount_hide,
 	[ENTRY_INIT] = mount_init,
-	[ENTRY_FACTS] = mount_facts,
+	[ENTRY_AGAIN] = mount_again,
 };
 
 /* ---- Collecting the entries ------------------------------------------------------------------ */
@@ -558,10 +562,27 @@ static int add_own_entries(struct build *b, struct kb_err *err)
 	return r;
 }
 
+/* Our own files where programs look for them. */
+static int add_again(struct build *b, struct kb_err *err)
+{
+	struct entry facts = {
+		.kind = ENTRY_AGAIN, .path = b->spec->context, .source = KB_ROOTFS_FACTS};
+	int r = facts.path ? add_entry(b, &facts, err) : 0;
+
+	for (size_t i = 0; b->spec->trust && kb_trust_place(i) && r == 0; i++) {
+		struct entry trust = {.kind = ENTRY_AGAIN,
+			.path = kb_trust_place(i),
+			.source = KB_TRUST_BUNDLE,
+			.optional = true};
+
+		r = add_entry(b, &trust, err);
+	}
+	return r;
+}
+
 static int collect_entries(struct build *b, struct kb_err *err)
 {
 	struct entry init = {.kind = ENTRY_INIT, .path = KB_ROOTFS_INIT, .source = b->spec->init};
-	struct entry facts = {.kind = ENTRY_FACTS, .path = b->spec->context};
 	int r = add_entry(b, &init, err);
 
 	if (r < 0 || !b->spec->bundle)
@@ -572,7 +593,7 @@ static int collect_entries(struct build *b, struct kb_err *err)
 		r = add_own_entries(b, err);
 	if (r == 0)
 		r = add_policy_mounts(b, err);
-	return r < 0 || !facts.path ? r : add_entry(b, &facts, err);
+	return r < 0 ? r : add_again(b, err);
 }
 
 static int by_depth(const void *a, const void *b)

@@ -26,6 +26,7 @@ struct kb_rootfs_spec {
 	const char *facts;	   /* text of KB_ROOTFS_FACTS */
 	const char *context;	   /* a second place of it, where the agent looks; or NULL */
 	const char *profile;	   /* directory of kept trees, made when missing; NULL: none */
+	const char *trust;	   /* PEM of an authority to be trusted besides; or NULL */
 	bool network;		   /* it has a way out: KB_EGRESS_ADDRESS resolves names */
 	const char *const *hidden; /* of the machine, never visible inside; NULL-terminated */
 };

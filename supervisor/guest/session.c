@@ -21,7 +21,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "supervisor/base/egress.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/session_private.h"
@@ -208,43 +207,10 @@ static struct kb_byte_string *byte_strings(const ProtobufCBinaryData *from, size
 	return to;
 }
 
-static bool has_variable(const Kb__ProcessSpec *spec, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (size_t i = 0; i < spec->n_env; i++)
-		if (spec->env[i].len > len && memcmp(spec->env[i].data, name, len) == 0 &&
-			spec->env[i].data[len] == '=')
-			return true;
-	return false;
-}
-
-/* What the agent is told of its session, unless the message already says it. */
-#define OWN_VARIABLES	8
-#define OWN_EGRESS_FROM 2 /* those of a session with a network */
-static size_t add_own_env(const struct kb_session *s, const Kb__ProcessSpec *spec,
-	struct kb_byte_string *env, char text[OWN_VARIABLES][KB_NAME_MAX + 32])
-{
-	const char *const own[OWN_VARIABLES][2] = {{"KBSUP_SESSION", s->setup.name},
-		{"KBSUP_FACTS", KB_ROOTFS_FACTS}, {"http_proxy", KB_EGRESS_PROXY_URL},
-		{"https_proxy", KB_EGRESS_PROXY_URL}, {"HTTP_PROXY", KB_EGRESS_PROXY_URL},
-		{"HTTPS_PROXY", KB_EGRESS_PROXY_URL}, {"no_proxy", KB_EGRESS_NO_PROXY},
-		{"NO_PROXY", KB_EGRESS_NO_PROXY}};
-	size_t n = spec->n_env;
-
-	for (size_t i = 0; i < (s->egress ? KB_ARRAY_LEN(own) : OWN_EGRESS_FROM); i++) {
-		if (has_variable(spec, own[i][0]))
-			continue;
-		snprintf(text[i], sizeof(text[i]), "%s=%s", own[i][0], own[i][1]);
-		env[n++] = (struct kb_byte_string){(const uint8_t *)text[i], strlen(text[i])};
-	}
-	return n;
-}
-
 static int launch_with(struct kb_session *s, struct kb_member *m, const Kb__ProcessSpec *spec,
 	const struct kb_byte_string *argv, struct kb_byte_string *env, struct kb_err *err)
 {
-	char own[OWN_VARIABLES][KB_NAME_MAX + 32];
+	char own[KB_OWN_VARIABLES][KB_OWN_VARIABLE_MAX];
 	struct kb_init_process p = {
 		.id = m->id,
 		.tty = spec->tty,
@@ -256,7 +222,7 @@ static int launch_with(struct kb_session *s, struct kb_member *m, const Kb__Proc
 		.argv = argv,
 		.n_argv = spec->n_argv,
 		.env = env,
-		.n_env = add_own_env(s, spec, env, own),
+		.n_env = kb_session_own_env(s, spec, env, own),
 		.rlimits = s->setup.rlimits,
 		.n_rlimits = s->setup.n_rlimits,
 		.landlock = s->setup.landlock,
@@ -279,7 +245,7 @@ static int launch(
 	struct kb_session *s, struct kb_member *m, const Kb__ProcessSpec *spec, struct kb_err *err)
 {
 	KB_FREE struct kb_byte_string *argv = byte_strings(spec->argv, spec->n_argv, 1);
-	KB_FREE struct kb_byte_string *env = byte_strings(spec->env, spec->n_env, OWN_VARIABLES);
+	KB_FREE struct kb_byte_string *env = byte_strings(spec->env, spec->n_env, KB_OWN_VARIABLES);
 
 	return argv && env ? launch_with(s, m, spec, argv, env, err) : kb_err_nomem(err);
 }
@@ -523,6 +489,7 @@ static int start_container(struct kb_session *s, const Kb__StartSession *msg, st
 			.facts = setup->facts,
 			.profile = setup->profile,
 			.context = setup->context,
+			.trust = setup->trust,
 			.network = setup->network,
 			.hidden = (const char *const *)setup->hidden},
 	};

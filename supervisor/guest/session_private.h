@@ -48,6 +48,13 @@ struct kb_session {
 	struct kb_source *limit_timer, *stop_timer;
 };
 
+/* session_env.c: what the agent is told of its session, unless spec already says it. env has room
+ * for KB_OWN_VARIABLES more than spec has; text is where they stand. The number of all of them. */
+#define KB_OWN_VARIABLES    20
+#define KB_OWN_VARIABLE_MAX (KB_NAME_MAX + 64)
+size_t kb_session_own_env(const struct kb_session *s, const Kb__ProcessSpec *spec,
+	struct kb_byte_string *env, char text[KB_OWN_VARIABLES][KB_OWN_VARIABLE_MAX]);
+
 /* session_say.c: messages to the host, and records of our own. status is as from wait(2). */
 void kb_session_send_failed(struct kb_session *s, uint64_t process, struct kb_err *why);
 void kb_session_send_started(struct kb_session *s, uint64_t process);

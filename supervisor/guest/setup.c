@@ -95,6 +95,8 @@ static int copy_strings(struct kb_setup *s, const Kb__StartSession *msg, struct 
 		r = copy_bytes(&msg->rootfs, "the root file system", &s->rootfs, err);
 	if (r == 0 && msg->has_context)
 		r = copy_bytes(&msg->context, "the context file", &s->context, err);
+	if (r == 0 && msg->has_trust)
+		r = copy_bytes(&msg->trust, "the session's authority", &s->trust, err);
 	if (r < 0)
 		return r;
 	if (!s->name || !s->user || !s->home)
@@ -282,6 +284,27 @@ static int write_kept(const struct kb_setup *s, struct kb_buf *text, struct kb_e
 	return r;
 }
 
+/* What stands in for values that stay on the host. */
+static int write_secrets(const struct kb_setup *s, struct kb_buf *text, struct kb_err *err)
+{
+	const struct kb_secret *secrets;
+	size_t n = kb_bundle_secrets(s->bundle, &secrets);
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = kb_buf_printf(text, err,
+			"secret: %s, where it is set, holds a placeholder; the value is put in on "
+			"the way to",
+			secrets[i].name);
+		for (size_t j = 0; j < secrets[i].n_endpoints && r == 0; j++)
+			r = kb_buf_printf(text, err, " %s:%u", secrets[i].endpoints[j].host,
+				secrets[i].endpoints[j].port);
+		if (r == 0)
+			r = kb_buf_puts(text, "\n", err);
+	}
+	return r;
+}
+
 static int write_facts(struct kb_setup *s, const Kb__StartSession *msg, struct kb_err *err)
 {
 	KB_BUF_CLEANUP struct kb_buf text;
@@ -301,6 +324,8 @@ static int write_facts(struct kb_setup *s, const Kb__StartSession *msg, struct k
 			   : "loopback only");
 	if (r == 0)
 		r = write_kept(s, &text, err);
+	if (r == 0)
+		r = write_secrets(s, &text, err);
 	for (size_t i = 0; i < s->limits.n && r == 0; i++)
 		r = kb_buf_printf(&text, err, "limit: %s\n", s->limits.line[i]);
 	if (r < 0)
@@ -435,6 +460,7 @@ void kb_setup_finish(struct kb_setup *s)
 	free(s->runtime);
 	free(s->landlock);
 	free(s->facts);
+	free(s->trust);
 	for (size_t i = 0; i < KB_ARRAY_LEN(s->hidden); i++)
 		free(s->hidden[i]);
 	kb_lines_finish(&s->limits);
@@ -477,7 +503,9 @@ int kb_setup_effective(
 			s->uid);
 	if (r == 0)
 		r = kb_lines_add(ret, err, "network: %s",
-			s->network ? "by policy, through the broker" : "loopback only");
+			!s->network ? "loopback only"
+			: s->trust  ? "by policy, through the broker, which may open TLS"
+				    : "by policy, through the broker");
 	for (size_t i = 0; i < s->limits.n && r == 0; i++)
 		r = kb_lines_add(ret, err, "limit: %s", s->limits.line[i]);
 	return r;

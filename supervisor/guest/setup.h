@@ -58,6 +58,7 @@ struct kb_setup {
 	struct kb_lines limits; /* what is enforced, in words */
 	struct kb_lines missing;
 	char *facts;
+	char *trust;	 /* PEM of an authority its programs trust besides; or NULL */
 	char *hidden[5]; /* kbsup's own directories on this machine; NULL-terminated */
 };
 

@@ -81,6 +81,7 @@ rerun_as_user() {
     cd / || exit 1
     runuser -u "$KB_TEST_USER" -- env -i "PATH=$PATH" LANG=C.UTF-8 "TMPDIR=$WORK/tmp" \
         "USER=$KB_TEST_USER" "LOGNAME=$KB_TEST_USER" "KB_TIMEOUT=$KB_TIMEOUT" \
+        ${KB_WORLD:+"KB_WORLD=$KB_WORLD" KB_WORLD_INSIDE=yes "SSL_CERT_FILE=$KB_WORLD/trust.pem"} \
         ${ASAN_OPTIONS:+"ASAN_OPTIONS=$ASAN_OPTIONS"} \
         ${UBSAN_OPTIONS:+"UBSAN_OPTIONS=$UBSAN_OPTIONS"} \
         bash "$WORK/tests/integration/$script" "$WORK/build"
