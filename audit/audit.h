@@ -86,7 +86,8 @@ struct kb_record {
 	int64_t result;
 	uint32_t rule; /* KB_RULE_NONE or index into the session's rules */
 	enum kb_trust trust;
-	struct kb_bytes path, path2, path_arg, path2_arg, exe, comm, cwd, address, host, text;
+	struct kb_bytes path, path2, path_arg, path2_arg, exe, comm, cwd, address, host, text,
+		secret; /* names of those put into a request, "A,B" */
 	const struct kb_bytes *argv;
 	size_t argc;
 	uint32_t argv_lost;
@@ -246,6 +247,7 @@ int kb_bpf_probe(struct kb_err *err);
 struct kb_summary {
 	uint64_t records, denials, lost;
 	uint64_t commands, changed, deleted, hosts;
+	uint64_t secrets; /* distinct ones that were used */
 };
 
 /* ---- Store (host, one writer) ------------------------------------------------------------------

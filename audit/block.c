@@ -294,6 +294,7 @@ static const struct {
 	{16, offsetof(struct kb_record, address)},
 	{19, offsetof(struct kb_record, text)},
 	{23, offsetof(struct kb_record, path2_arg)},
+	{24, offsetof(struct kb_record, secret)},
 };
 
 static const struct kb_bytes *string_at(const struct kb_record *record, size_t i)

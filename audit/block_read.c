@@ -249,6 +249,8 @@ static bool read_field(
 		return get_u32(value, &r->argv_lost);
 	case 23:
 		return get_ref(iter, value, &r->path2_arg);
+	case 24:
+		return get_ref(iter, value, &r->secret);
 	default:
 		return false;
 	}

@@ -15,6 +15,7 @@ static const size_t fields[] = {
 	offsetof(struct kb_record, address),
 	offsetof(struct kb_record, host),
 	offsetof(struct kb_record, text),
+	offsetof(struct kb_record, secret),
 };
 
 static struct kb_bytes *field(struct kb_record *record, size_t i)

@@ -109,6 +109,7 @@ static bool put_object(json_t *attrs, const struct kb_row *row)
 	       attr_bytes(attrs, "server.address", r->host) &&
 	       (!kb_row_ip(row, ip) || attr_text(attrs, "network.peer.address", ip)) &&
 	       (!r->port || attr_number(attrs, "network.peer.port", r->port)) &&
+	       attr_bytes(attrs, "kbsup.secret", r->secret) &&
 	       attr_bytes(attrs, "kbsup.text", r->text);
 }
 

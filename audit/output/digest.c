@@ -1,5 +1,6 @@
 #include "digest.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "index.h"
@@ -327,6 +328,43 @@ static int network(struct kb_digest *d, const struct kb_view *view, const struct
 	return 0;
 }
 
+static void use_secret(struct kb_digest *d, const char *name, size_t len)
+{
+	struct kb_used_secret *s = d->secrets;
+
+	if (len == 0 || len >= sizeof(s->name))
+		return;
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)name[i]) && name[i] != '_')
+			return; /* no name that a policy could have */
+	while (s < d->secrets + d->n_secrets &&
+		(strncmp(s->name, name, len) != 0 || s->name[len] != '\0'))
+		s++;
+	if (s == d->secrets + KB_DIGEST_SECRETS_MAX) {
+		d->cut = true;
+		return;
+	}
+	if (s == d->secrets + d->n_secrets) {
+		memcpy(s->name, name, len);
+		d->n_secrets++;
+	}
+	s->times++;
+}
+
+/* "A,B" */
+static void use_secrets(struct kb_digest *d, struct kb_bytes names)
+{
+	const char *at = (const char *)names.data, *end = at + names.len;
+
+	while (at < end) {
+		const char *comma = memchr(at, ',', (size_t)(end - at));
+		size_t len = (size_t)((comma ? comma : end) - at);
+
+		use_secret(d, at, len);
+		at += len + 1;
+	}
+}
+
 static int fill_denial(struct kb_digest *d, const struct kb_row *row, size_t skip, uint32_t node,
 	struct kb_err *err)
 {
@@ -427,6 +465,8 @@ int kb_digest_add(struct kb_digest *d, const struct kb_view *view, const struct 
 		r = denied(d, view, row, node, err);
 	else if (record->outcome != KB_OUTCOME_FAILED)
 		r = change(d, row, node, err);
+	if (record->secret.data)
+		use_secrets(d, record->secret);
 	if (r == 0 && is_network(record))
 		r = network(d, view, row, node, err);
 	return r;

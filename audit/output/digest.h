@@ -62,6 +62,13 @@ struct kb_denial {
 	uint32_t node; /* of the first */
 };
 
+/* A secret that the broker put into requests. */
+#define KB_DIGEST_SECRETS_MAX 64u
+struct kb_used_secret {
+	char name[64];
+	uint64_t times;
+};
+
 struct kb_digest {
 	struct kb_node *nodes;
 	size_t n_nodes;
@@ -71,6 +78,8 @@ struct kb_digest {
 	size_t n_dests;
 	struct kb_denial *denials;
 	size_t n_denials;
+	struct kb_used_secret secrets[KB_DIGEST_SECRETS_MAX];
+	size_t n_secrets;
 	uint64_t records, denied, lost, commands;
 	uint64_t changed, deleted; /* distinct files at the end: created or modified; deleted */
 	uint64_t hosts;		   /* distinct destinations that were not refused */

@@ -144,6 +144,7 @@ static bool put_object(json_t *o, const struct kb_row *row)
 	       kb_json_bytes(o, "host", r->host) &&
 	       (!kb_row_ip(row, ip) || kb_json_text(o, "ip", ip)) &&
 	       (!r->port || kb_json_number(o, "port", r->port)) &&
+	       kb_json_bytes(o, "secret", r->secret) &&
 	       (!r->bytes || kb_json_number(o, "bytes", r->bytes)) &&
 	       (!r->count || kb_json_number(o, "count", r->count)) &&
 	       kb_json_bytes(o, "text", r->text);

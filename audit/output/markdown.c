@@ -104,6 +104,17 @@ static int put_totals(struct md *md, struct kb_err *err)
 		kb_text_count(d->lost, n[6]));
 }
 
+static int put_secrets(struct md *md, struct kb_err *err)
+{
+	const struct kb_digest *d = md->d;
+	int r = d->n_secrets ? line(md, "\nSecrets put into requests, by name: ", err) : 0;
+
+	for (size_t i = 0; i < d->n_secrets && r == 0; i++)
+		r = kb_buf_printf(&md->out, err, "%s`%s` %" PRIu64 " ×", i ? ", " : "",
+			d->secrets[i].name, d->secrets[i].times);
+	return r == 0 && d->n_secrets ? line(md, "\n", err) : r;
+}
+
 static int put_denial(struct md *md, const struct kb_denial *denial, struct kb_err *err)
 {
 	const struct kb_rule_text *rule = kb_session_rule(md->session, denial->rule);
@@ -244,6 +255,8 @@ int kb_report_markdown(struct kb_reader *reader, const struct kb_session *sessio
 	r = put_head(&md, verdict, err);
 	if (r == 0)
 		r = put_totals(&md, err);
+	if (r == 0)
+		r = put_secrets(&md, err);
 	if (r == 0)
 		r = put_denials(&md, err);
 	if (r == 0)

@@ -172,6 +172,11 @@ static int what_net(struct kb_buf *out, const struct kb_view *view, const struct
 		r = kb_buf_printf(out, err, ":%u", record->port);
 	if (r == 0 && record->host.data && ip[0])
 		r = kb_buf_printf(out, err, " (%s)", ip);
+	if (r == 0 && record->secret.data) {
+		r = kb_buf_puts(out, ", with ", err);
+		if (r == 0)
+			r = kb_text_bytes(out, record->secret, err);
+	}
 	if (r == 0 && record->event == KB_EVENT_LISTEN && record->text.data) {
 		r = kb_buf_puts(out, ", ", err); /* published, or no more */
 		if (r == 0)

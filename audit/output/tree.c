@@ -447,7 +447,8 @@ int kb_reader_summary(
 			.commands = d->commands,
 			.changed = d->changed,
 			.deleted = d->deleted,
-			.hosts = d->hosts};
+			.hosts = d->hosts,
+			.secrets = d->n_secrets};
 		kb_digest_destroy(d);
 	}
 	kb_session_destroy(session);

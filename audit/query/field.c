@@ -190,6 +190,11 @@ static bool get_host(const struct kb_row *row, struct kb_bytes *ret)
 	return present(row->record->host, ret);
 }
 
+static bool get_secret(const struct kb_row *row, struct kb_bytes *ret)
+{
+	return present(row->record->secret, ret);
+}
+
 static bool get_rule(const struct kb_row *row, struct kb_bytes *ret)
 {
 	const struct kb_rule_text *rule = kb_session_rule(row->session, row->record->rule);
@@ -230,6 +235,7 @@ static const struct kb_field fields[] = {
 	{"host", KB_KIND_TEXT, NULL, NULL, get_host, "the host name that was asked for"},
 	{"ip", KB_KIND_IP, NULL, NULL, NULL, "address or network (10.0.0.0/8)"},
 	{"port", KB_KIND_NUMBER, NULL, get_port, NULL, "port"},
+	{"secret", KB_KIND_TEXT, NULL, NULL, get_secret, "secrets put into the request, by name"},
 	{"bytes", KB_KIND_NUMBER, NULL, get_bytes, NULL, "how many bytes"},
 	{"result", KB_KIND_NUMBER, NULL, get_result, NULL, "what the call returned"},
 	{"errno", KB_KIND_ERRNO, NULL, get_errno, NULL, "why it failed, name or number"},
@@ -260,8 +266,8 @@ const char *const *kb_field_names(size_t *ret_n)
 {
 	static const char *const names[] = {"time", "event", "syscall", "lane", "pid", "ppid",
 		"tid", "exe", "comm", "argv", "path", "path2", "flags", "host", "ip", "port",
-		"bytes", "result", "errno", "decision", "outcome", "rule", "session", "agent",
-		"machine", "seq"};
+		"secret", "bytes", "result", "errno", "decision", "outcome", "rule", "session",
+		"agent", "machine", "seq"};
 
 	_Static_assert(KB_ARRAY_LEN(names) == KB_ARRAY_LEN(fields), "one name a field");
 	*ret_n = KB_ARRAY_LEN(names);

@@ -441,8 +441,9 @@ int kb_expr_error_set(const char *text, const struct kb_expr_error *error, struc
 	kb_err_set(err, KB_ERR_USAGE, "the query is not understood at column %zu: %s%s%s",
 		columns(text, KB_MIN(error->at, strlen(text))) + 1, error->what,
 		error->hint[0] ? "; " : "", error->hint);
-	return kb_err_hint(err, "fields: time event syscall lane pid ppid tid exe comm argv path "
-				"path2 flags host ip port bytes result errno decision outcome rule "
-				"session agent machine seq; operators: = != < <= > >= ~ in and or "
-				"not ( )");
+	return kb_err_hint(err,
+		"fields: time event syscall lane pid ppid tid exe comm argv path "
+		"path2 flags host ip port secret bytes result errno decision outcome rule "
+		"session agent machine seq; operators: = != < <= > >= ~ in and or "
+		"not ( )");
 }

@@ -91,6 +91,7 @@ void kb_report(struct kb_broker *b, const struct kb_report *r)
 		.text = bytes_of(r->ruling->allowed || r->text ? r->text : r->ruling->why),
 	};
 
+	record.secret = bytes_of(r->secrets);
 	if (t && t->name[0])
 		record.host = bytes_of(t->name);
 	if (t && t->address.len) {

@@ -125,6 +125,7 @@ static void print_what(const struct kb_session *s)
 	print_number(s->changed, "file changed", "files changed", &separator);
 	print_number(s->deleted, "deleted", "deleted", &separator);
 	print_number(s->hosts, "host", "hosts", &separator);
+	print_number(s->secrets, "secret used", "secrets used", &separator);
 	print_number(s->denials, "denial", "denials", &separator);
 	if (s->denials)
 		fprintf(stderr, " (kbsup audit query %s 'decision = denied')", s->name);

@@ -148,8 +148,10 @@ static int from_command(const struct kb_secret *s, const char *home, char *data,
 static int from_keyring(const struct kb_secret *s, const char *home, char *data, size_t *ret_len,
 	struct kb_err *err)
 {
-	const char *argv[4 + 2 * ATTRIBUTES_MAX + 1] = {
-		"sh", "-c", "exec secret-tool lookup \"$@\"", "sh"};
+	const char *argv[4 + 2 * ATTRIBUTES_MAX + 1] = {"sh", "-c",
+		"command -v secret-tool >/dev/null 2>&1 || exit 127\n"
+		"exec secret-tool lookup \"$@\"",
+		"sh"};
 	char *words KB_FREE = kb_xstrdup(s->source), *at = words, *word, *value;
 	size_t n = 4;
 	int status, r;

@@ -618,12 +618,12 @@ int kb_client_import(struct kb_client *client, const char *name, uint64_t start,
 /* The reader's line, which it has written whole before it is done. */
 static int read_summary(int fd, struct kb_session *s, struct kb_err *err)
 {
-	json_int_t commands, changed, deleted, hosts;
+	json_int_t commands, changed, deleted, hosts, secrets;
 	char text[SUMMARY_MAX];
 	ssize_t n = read(fd, text, sizeof(text));
 	json_t *summary = json_loadb(text, n > 0 ? (size_t)n : 0, 0, NULL);
-	int bad = json_unpack(summary, "{s:I, s:I, s:I, s:I}", "commands", &commands, "changed",
-		&changed, "deleted", &deleted, "hosts", &hosts);
+	int bad = json_unpack(summary, "{s:I, s:I, s:I, s:I, s:I}", "commands", &commands,
+		"changed", &changed, "deleted", &deleted, "hosts", &hosts, "secrets", &secrets);
 
 	json_decref(summary);
 	if (bad)
@@ -632,6 +632,7 @@ static int read_summary(int fd, struct kb_session *s, struct kb_err *err)
 	s->changed = (uint64_t)changed;
 	s->deleted = (uint64_t)deleted;
 	s->hosts = (uint64_t)hosts;
+	s->secrets = (uint64_t)secrets;
 	return 0;
 }
 

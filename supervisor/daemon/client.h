@@ -49,7 +49,7 @@ struct kb_session {
 	unsigned questions; /* open ones, of `ask` rules */
 	struct kb_published ports[KB_PUBLISHED_MAX];
 	size_t n_ports;
-	uint64_t changed, deleted, hosts; /* only after kb_client_summary() */
+	uint64_t changed, deleted, hosts, secrets; /* only after kb_client_summary() */
 };
 void kb_session_finish(struct kb_session *session);
 
@@ -199,7 +199,8 @@ struct kb_imported {
 int kb_client_import(struct kb_client *client, const char *name, uint64_t start, int log_fd,
 	struct kb_imported *ret, struct kb_err *err);
 
-/* What of a session has to be counted from its records: commands, changed, deleted, hosts. */
+/* What of a session has to be counted from its records: commands, changed, deleted, hosts,
+ * secrets. */
 int kb_client_summary(struct kb_client *client, struct kb_session *session, struct kb_err *err);
 
 /* ---- Processes: run, attach, exec ------------------------------------------------------------ */

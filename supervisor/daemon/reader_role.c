@@ -92,11 +92,11 @@ static int ask_summary(struct ask *a, struct kb_err *err)
 		return r;
 	fprintf(a->view.out,
 		"{\"records\":%llu,\"denials\":%llu,\"lost\":%llu,\"commands\":%llu,"
-		"\"changed\":%llu,\"deleted\":%llu,\"hosts\":%llu}\n",
+		"\"changed\":%llu,\"deleted\":%llu,\"hosts\":%llu,\"secrets\":%llu}\n",
 		(unsigned long long)s.records, (unsigned long long)s.denials,
 		(unsigned long long)s.lost, (unsigned long long)s.commands,
 		(unsigned long long)s.changed, (unsigned long long)s.deleted,
-		(unsigned long long)s.hosts);
+		(unsigned long long)s.hosts, (unsigned long long)s.secrets);
 	return 0;
 }
 

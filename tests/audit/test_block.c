@@ -51,6 +51,7 @@ static void assert_same(const struct kb_record *a, const struct kb_record *b)
 	assert_true(same_bytes(a->exe, b->exe) && same_bytes(a->comm, b->comm));
 	assert_true(same_bytes(a->cwd, b->cwd) && same_bytes(a->address, b->address));
 	assert_true(same_bytes(a->host, b->host) && same_bytes(a->text, b->text));
+	assert_true(same_bytes(a->secret, b->secret));
 	assert_int_equal(a->argc, b->argc);
 	for (size_t i = 0; i < a->argc; i++)
 		assert_true(same_bytes(a->argv[i], b->argv[i]));
@@ -92,6 +93,7 @@ static void random_record(struct kb_record *r, struct kb_bytes argv[8], uint64_t
 		.address = random_bytes(false),
 		.host = random_bytes(false),
 		.text = random_bytes(false),
+		.secret = random_bytes(false),
 		.family = fix_random() % 11,
 		.port = fix_random() % 65536,
 		.bytes = fix_random() % 9 ? 0 : (uint64_t)fix_random() << 31,

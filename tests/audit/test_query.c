@@ -263,7 +263,7 @@ static void test_fields(void **state)
 	const struct kb_field *fields = kb_field_table(&n);
 	const char *const *names = kb_field_names(&names_n);
 
-	assert_int_equal(n, 26);
+	assert_int_equal(n, 27);
 	assert_int_equal(names_n, n);
 	for (size_t i = 0; i < n; i++) {
 		assert_string_equal(fields[i].name, names[i]);
@@ -291,8 +291,8 @@ static const struct {
 	unsigned n;
 	const char *field;
 } completions[] = {
-	{"", "path", 27, NULL},
-	{"last ", "decision", 27, NULL},
+	{"", "path", 28, NULL},
+	{"last ", "decision", 28, NULL},
 	{"event", "!=", 9, NULL},
 	{"event =", "unlink", KB_EVENT_MAX_ - 1, "event"},
 	{"event=", "unlink", KB_EVENT_MAX_ - 1, "event"},
