@@ -224,7 +224,7 @@ KEYRING
     dbus-run-session -- bash "$WORK/keyring.sh" "$CANARY_FILE" "$BIN/kbsup" run --workspace "$WS" \
         --policy "$WS/net.policy" -- sh -c 'curl -fsS -m 20 "$URL/keyring"' >"$WORK/stdout" 2>"$WORK/stderr" ||
         status=$?
-    [ $status -ne 9 ] || skip 'no keyring can be unlocked here'
+    [ "$status" -ne 9 ] || skip 'no keyring can be unlocked here'
     expect_status 0
     server_saw /keyring "x-a: $CANARY"
 }
@@ -310,7 +310,7 @@ s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(1
     SSH_AUTH_SOCK=$agent DOCKER_HOST=unix://$agent DBUS_SESSION_BUS_ADDRESS=unix:path=$agent \
         GPG_AGENT_INFO=$agent session -- sh -c 'env | grep -E "SSH_AUTH|DOCKER|DBUS|GPG"; find / -type s 2>/dev/null
             ls /run/docker.sock /var/run/docker.sock /run/containerd /run/dbus /run/user /run/systemd 2>/dev/null; echo end'
-    kill $holder
+    kill "$holder"
     expect_equal "$out" end 'sockets'
 }
 
