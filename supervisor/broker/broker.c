@@ -70,6 +70,16 @@ static void report_dropped(struct kb_broker *b, const Kb__Role__BrokerEgress *ms
 			     .text = text});
 }
 
+static void report_full(struct kb_broker *b)
+{
+	struct kb_ruling ruling = {
+		.errnum = EAGAIN, .rule = KB_RULE_NONE, .record = KB_RECORD_SUMMARY};
+
+	snprintf(ruling.why, sizeof(ruling.why), "%d connections at once: more of them wait",
+		KB_EGRESS_FLOWS);
+	kb_report(b, &(struct kb_report){.event = KB_EVENT_LIMIT, .ruling = &ruling});
+}
+
 /* Nothing more goes out; whatever was done is recorded before the answer. */
 static void finish(struct kb_broker *b)
 {
@@ -96,6 +106,9 @@ static int handle(struct kb_broker *b, const Kb__Role__BrokerEgress *msg, struct
 		return kb_flow_create(b, msg->stream, msg->kind, NULL, err);
 	case KB_EGRESS_DROPPED:
 		report_dropped(b, msg);
+		return 0;
+	case KB_EGRESS_FULL:
+		report_full(b);
 		return 0;
 	case KB_EGRESS_FINISH:
 		finish(b);

@@ -213,7 +213,7 @@ void kb_flow_settle(struct kb_flow *f)
 		finish_output(f);
 	if (f->state == KB_FLOW_OPEN && f->shut && f->server_eof)
 		kb_flow_stop(f);
-	if (f->state <= KB_FLOW_DIALING && f->client_eof && !f->lookups)
+	if (f->state == KB_FLOW_ASKED && f->client_eof && !f->lookups)
 		kb_flow_stop(f);
 	if ((f->state == KB_FLOW_CLOSING || f->server_eof) && kb_buf_len(&f->back) == 0 &&
 		!f->eof_sent)

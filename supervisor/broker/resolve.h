@@ -1,4 +1,6 @@
-/* Name resolution, as the host does it (getaddrinfo), off the loop: each question is a thread. */
+/* Name resolution, as the host does it (getaddrinfo), off the loop: a thread for each name, a
+ * bounded number at once; the rest wait their turn. Who asks for a name that is being asked for, or
+ * was a moment ago, gets the same answer. */
 #pragma once
 
 #include <stddef.h>
@@ -7,8 +9,11 @@
 #include "supervisor/base/err.h"
 #include "supervisor/base/loop.h"
 
-#define KB_RESOLVE_MAX	   64 /* questions at once */
-#define KB_RESOLVE_ANSWERS 16 /* addresses that are looked at */
+#define KB_RESOLVE_THREADS 16
+#define KB_RESOLVE_MAX	   4096 /* questions that are open */
+#define KB_RESOLVE_ANSWERS 16	/* addresses that are looked at */
+#define KB_RESOLVE_KEPT	   64	/* answers that are kept */
+#define KB_RESOLVE_KEEP_MS 3000
 
 struct kb_address {
 	uint8_t bytes[16];

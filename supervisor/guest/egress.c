@@ -69,6 +69,7 @@ struct kb_egress {
 	uint32_t next;
 	struct dns_slot slots[DNS_SLOTS];
 	unsigned next_slot;
+	bool full; /* no connection is accepted until one has ended */
 	bool finishing, over;
 	void (*finished)(void *arg);
 	void *arg;
@@ -295,6 +296,27 @@ static struct flow *flow_create(struct kb_egress *e, int fd, enum kb_egress_kind
 	return f;
 }
 
+static void listen_again(struct kb_egress *e)
+{
+	e->full = false;
+	for (size_t i = 0; i < KB_ARRAY_LEN(e->listeners); i++)
+		if (e->listeners[i].io)
+			(void)kb_source_set_events(e->listeners[i].io, KB_IO_READ, NULL);
+}
+
+/* Programs wait, as at a busy server; one place is for DNS. */
+static bool is_full(struct kb_egress *e)
+{
+	if (e->n_flows < KB_EGRESS_FLOWS - 1)
+		return false;
+	e->full = true;
+	for (size_t i = 0; i < KB_ARRAY_LEN(e->listeners); i++)
+		if (e->listeners[i].io)
+			(void)kb_source_set_events(e->listeners[i].io, 0, NULL);
+	(void)say(e, KB_EGRESS_FULL, 0, NULL, NULL);
+	return true;
+}
+
 /* Connections that are over, between events. */
 static void on_sweep(void *arg)
 {
@@ -313,6 +335,8 @@ static void on_sweep(void *arg)
 			e->dns = NULL;
 		flow_destroy(f);
 	}
+	if (e->full && e->n_flows < KB_EGRESS_FLOWS - 1)
+		listen_again(e);
 }
 
 /* ---- Listening ------------------------------------------------------------------------------- */
@@ -356,7 +380,7 @@ static void on_accept(int fd, unsigned events, void *arg)
 	struct listener *l = arg;
 	const int on = 1;
 
-	for (int i = 0; i < ACCEPTS_PER_WAKE; i++) {
+	for (int i = 0; i < ACCEPTS_PER_WAKE && !is_full(l->egress); i++) {
 		int conn = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct kb_dropped peer;
 		bool led = l->kind == KB_EGRESS_TCP;

@@ -77,7 +77,8 @@ int kb_check_egress(const Kb__Egress *msg, struct kb_err *err)
 	bool peer = msg->kind == KB_EGRESS_TCP || msg->kind == KB_EGRESS_DROPPED;
 	bool numbered = kb_egress_opens(msg->kind) || msg->kind == KB_EGRESS_CANCEL;
 
-	if (!numbered && msg->kind != KB_EGRESS_DROPPED && msg->kind != KB_EGRESS_FINISH)
+	if (!numbered && msg->kind != KB_EGRESS_DROPPED && msg->kind != KB_EGRESS_FULL &&
+		msg->kind != KB_EGRESS_FINISH)
 		return kb_err_set(err, KB_ERR_INVALID, "the guest spoke of a connection's kind %u",
 			msg->kind);
 	if (numbered != (msg->has_stream && msg->stream != 0) ||

@@ -176,6 +176,165 @@ whole_and_fast_enough() {
 got 5000000' 'bytes'
 }
 
+# probe NAME…: tries them in a session that may reach ok.test; $out has a line for each.
+probe() {
+    cp "$TESTS/integration/net_probe.py" "$WS/"
+    policy 'net connect tcp "ok.test:80" "ok.test:443" "ok.test:25"'
+    netted "/usr/bin/python3 net_probe.py $*"
+    expect_status 0
+    case $err in *Traceback*) fail 'a probe broke' ;; esac
+}
+
+expect_probe() { # name, what came of it
+    grep -qxF -- "$1: $2" <<<"$out" || fail "$(grep "^$1: " <<<"$out"), expected: $2"
+}
+
+no_way_around() {
+    local name
+    probe raw-tcp raw-tcp6 link-local6 udp udp6 icmp sctp vsock packet any-address dot doh proxy-itself tunnel-proxy
+    for name in raw-tcp raw-tcp6 link-local6 dot doh; do
+        expect_probe $name '[reset]'
+    done
+    expect_probe udp 'Operation not permitted'
+    expect_probe icmp 'Operation not permitted'
+    expect_probe any-address 'Connection refused'
+    expect_probe proxy-itself 'HTTP/1.1 403 Forbidden'
+    expect_probe tunnel-proxy 'HTTP/1.1 403 Forbidden'
+    case $out in *connected* | *answered* | *'socket object'* | *shaken*) fail 'a way out' ;; esac
+    for name in 1.1.1.1:443 2606:4700::1111:443 fe80::1:80 1.1.1.1:853 1.1.1.1:80 198.18.0.1:3128; do
+        expect_record "lane = net and event = connect and ip = \"${name%:*}\" and port = ${name##*:} and decision = denied"
+    done
+    expect_record 'lane = net and ip = "1.1.1.1" and port = 123 and decision = denied'
+}
+
+names_do_not_leave() {
+    probe dns-tcp dns-tcp-unnamed dns-udp-unnamed dns-txt dns-any
+    expect_probe dns-tcp 'code 0, 1 answers'
+    expect_probe dns-tcp-unnamed 'code 3, 0 answers'
+    expect_probe dns-udp-unnamed 'code 3, 0 answers'
+    expect_probe dns-txt 'code 0, 0 answers'
+    expect_probe dns-any 'code 0, 0 answers'
+    expect_record 'lane = net and event = resolve and host = "secret-data.other.test" and decision = denied'
+    ! grep -qE 'secret-data|ok.test (16|255)' "$KB_WORLD/dns.log" || fail 'a question left the session'
+}
+
+requests_agree() {
+    local name
+    probe host-plain host-blank-lines host-lower-case host-long-method host-tabs host-bare-lf host-bare-cr \
+        host-absolute host-twice host-folded host-space host-none host-in-pieces host-http2 host-second \
+        tunnel-server smuggle-both-lengths smuggle-two-lengths smuggle-encoding smuggle-chunk smuggle-h2c late-upgrade
+    expect_probe host-plain 'HTTP/1.1 403 Forbidden'
+    expect_probe host-absolute 'HTTP/1.1 403 Forbidden'
+    expect_probe tunnel-server 'HTTP/1.1 403 Forbidden'
+    expect_probe late-upgrade 'no front'
+    case $out in *'from front'*) fail 'another host answered' ;; esac
+    ! grep -q 'host=front.test' "$KB_WORLD/http.log" || fail 'a request for another host went out'
+    ! grep -qiE 'front.test|PRI ' "$KB_WORLD/headers.log" || fail 'part of one went out'
+    records 'lane = net and event = request and decision = denied'
+    [ "$(grep -c . <<<"$out")" -ge 18 ] || fail "only $(grep -c . <<<"$out") refusals are recorded"
+}
+
+handshakes_agree() {
+    probe sni-other sni-none sni-right upgrade
+    expect_probe sni-right shaken
+    case $out in *'sni-other: shaken'* | *'sni-none: shaken'*) fail 'a handshake for another server' ;; esac
+    expect_probe upgrade 'HTTP/1.1 101 Switching Protocols, echo hello'
+    records 'lane = net and event = request and port = 443 and decision = denied'
+    expect_equal "$(grep -c . <<<"$out")" 2 'refused handshakes'
+}
+
+ends_are_kept() {
+    probe half-close text-in-pieces
+    expect_probe half-close '220 ready, 300000 back'
+    expect_probe text-in-pieces 'HELLO WORLD'
+}
+
+many_at_once() {
+    probe many
+    expect_probe many '700 served, 0 failed, 0 open'
+    expect_record 'lane = net and event = limit'
+    records 'lane = net and event = connect and host = "ok.test" and decision = allowed'
+    expect_equal "$(grep -c . <<<"$out")" 700 connections
+}
+
+# Kilobytes that the supervisor and all below it have.
+memory_of_all() {
+    local pid
+    pid=$(supervisor_pid)
+    ps -e -o pid=,ppid=,rss= | awk -v top="$pid" '
+        { parent[$1] = $2; rss[$1] = $3 }
+        END {
+            for (p in rss) {
+                for (q = p; q in parent && q != top; q = parent[q]);
+                if (q == top) sum += rss[p]
+            }
+            print sum
+        }'
+}
+
+slow_readers_hold_up() {
+    local before after
+    cp "$TESTS/integration/net_probe.py" "$WS/"
+    rm -f "$WS"/slow-*
+    policy 'net connect tcp "ok.test:80"'
+    kbsup run --workspace "$WS" --policy "$WS/net.policy" -- /usr/bin/python3 net_probe.py slow \
+        >"$WORK/slow" 2>"$WORK/stderr" </dev/null &
+    local session=$!
+    wait_until 20 test -e "$WS/slow-started"
+    before=$(memory_of_all)
+    sleep 2
+    after=$(memory_of_all)
+    touch "$WS/slow-measured"
+    wait $session || fail 'the session failed'
+    expect_equal "$(cat "$WORK/slow")" 'slow: all' 'what came'
+    [ $((after - before)) -lt 20000 ] || fail "$((after - before)) KiB piled up"
+}
+
+broker_is_killed() {
+    local broker
+    policy 'net connect tcp "ok.test:80"'
+    kbsup run --workspace "$WS" --policy "$WS/net.policy" --name orphaned --detach -- \
+        sh -c 'curl -sS -m 50 --limit-rate 1k --noproxy "*" http://ok.test/big/1000000 >/dev/null; sleep 60' \
+        >/dev/null 2>"$WORK/stderr" || fail 'no session'
+    sleep 0.5
+    broker=$(kbsup status --json | json '[r["pid"] for r in d["roles"] if r.get("role", r.get("name")) == "broker"][0]')
+    kill -KILL "$broker"
+    wait_until 20 session_is_over orphaned || fail 'the session runs on without its broker'
+    run kbsup audit verify orphaned
+    expect_status 3
+    records 'event = end'
+    expect_out broker
+}
+
+session_is_over() {
+    ! kbsup ps --json | grep -q "\"$1\""
+}
+
+packages_install() {
+    policy 'net connect tcp "packages.test:80" "packages.test:443" http get "/packages/**"'
+    make_packages || fail 'no packages'
+    if /usr/bin/python3 -m pip --version >/dev/null 2>&1; then
+        netted '/usr/bin/python3 -m pip install -q --no-cache-dir --disable-pip-version-check --target lib \
+                    --index-url http://packages.test/packages/simple/ --trusted-host packages.test kbtoy 2>&1
+                PYTHONPATH=lib /usr/bin/python3 -c "import kbtoy; print(kbtoy.word)"
+                rm -rf lib; env -u http_proxy -u HTTP_PROXY -u https_proxy -u HTTPS_PROXY /usr/bin/python3 -m pip install -q \
+                    --no-cache-dir --disable-pip-version-check --target lib --index-url https://packages.test/packages/simple/ kbtoy 2>&1
+                PYTHONPATH=lib /usr/bin/python3 -c "import kbtoy; print(kbtoy.word)"'
+        expect_equal "$out" "it works
+it works" pip
+    fi
+    if command -v npm >/dev/null; then
+        netted 'mkdir -p n && cd n && echo "{}" >package.json &&
+                npm install --silent --no-audit --no-fund --registry http://packages.test/packages/npm/ kbtoy >/dev/null 2>npm.err || cat npm.err
+                node -e "console.log(require(\"kbtoy\"))"'
+        expect_equal "$out" 'it works' npm
+    fi
+}
+
+make_packages() {
+    /usr/bin/python3 "$TESTS/integration/net_packages.py" "$KB_WORLD/packages"
+}
+
 tap 'a named server is reached, by proxy and without' named_is_reached
 tap 'one that is not named is refused, and its name does not leave' unnamed_is_refused
 tap "the host's loopback is reached where a rule names it" loopback_by_name
@@ -190,4 +349,13 @@ tap 'CONNECT, SOCKS 5 and IPv6 are the same to the policy' other_proxies
 tap 'nothing but TCP leaves, and the try is recorded' no_datagrams
 tap 'the limit of bytes sent holds' bytes_are_limited
 tap 'large transfers arrive whole' whole_and_fast_enough
+tap 'no protocol, address or proxy is a way around' no_way_around
+tap 'names that are not allowed do not leave, in any form' names_do_not_leave
+tap 'no spelling of a request is for another host' requests_agree
+tap 'handshakes name the server, and other protocols may follow' handshakes_agree
+tap 'half-closed connections and slow protocols of text work' ends_are_kept
+tap 'more connections than there is room for wait their turn' many_at_once
+tap 'a slow reader holds its server up, and piles up nothing' slow_readers_hold_up
+tap 'without its broker a session ends, and its record says so' broker_is_killed
+tap 'pip and npm install from an index that a rule names' packages_install
 tap_end

@@ -166,7 +166,7 @@ def switch(http, rest):
 
 def git(http, rest):
     """git http-backend, for who has the token."""
-    token = open(os.path.join(where, "git-token")).read().strip()
+    token = open(os.path.join(where, "git", "token")).read().strip()
     wanted = "Basic " + base64.b64encode(("x-access-token:" + token).encode()).decode()
     if http.headers.get("authorization") != wanted:
         http.answer("no token\n", "401 Unauthorized", ['WWW-Authenticate: Basic realm="git"'])

@@ -68,7 +68,7 @@ world_certificates() {
 }
 
 world_servers() {
-    python3 "$(dirname "$0")/net_servers.py" "$KB_WORLD" >"$KB_WORLD/log" 2>&1 &
+    python3 "$(dirname "${BASH_SOURCE[0]}")/net_servers.py" "$KB_WORLD" >"$KB_WORLD/log" 2>&1 &
     for _ in $(seq 300); do
         [ ! -e "$KB_WORLD/ready" ] || return 0
         sleep 0.1
@@ -76,9 +76,14 @@ world_servers() {
     return 1
 }
 
+# What a test puts there for the servers to serve, whoever it runs as.
+world_places() {
+    mkdir "$KB_WORLD/git" "$KB_WORLD/packages" && chmod 1777 "$KB_WORLD/git" "$KB_WORLD/packages"
+}
+
 # Runs as the namespace's root.
 make_world() {
-    world_addresses && world_resolver && world_certificates && chmod -R a+rX "$KB_WORLD" &&
+    world_addresses && world_resolver && world_certificates && world_places && chmod -R a+rX "$KB_WORLD" &&
         world_servers && chmod -R a+rX "$KB_WORLD"
 }
 

@@ -242,7 +242,7 @@ requests_in_tls() {
 
 git_with_token() {
     command -v git >/dev/null || skip 'there is no git'
-    cp "$CANARY_FILE" "$KB_WORLD/git-token" 2>/dev/null || skip 'the world is somebody else'"'"'s'
+    install -m 644 "$CANARY_FILE" "$KB_WORLD/git/token"
     policy 'net connect tcp "git.test:443"' \
         "secret GIT_TOKEN from file \"$CANARY_FILE\" for \"git.test:443\" as basic \"x-access-token\" intercept"
     git_world || fail 'no repository'
@@ -257,7 +257,6 @@ git_with_token() {
 
 git_world() {
     local dir=$KB_WORLD/git/project.git
-    [ ! -d "$dir" ] || return 0
     git init -q --bare -b main "$dir" && git -C "$dir" config http.receivepack true &&
         git init -q -b main "$WORK/seed" && echo 'the first line' >"$WORK/seed/file" &&
         git -C "$WORK/seed" add file &&
