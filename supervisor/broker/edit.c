@@ -1,5 +1,6 @@
 #include "edit.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -59,6 +60,7 @@ struct work {
 	struct kb_edited *result;
 	struct kb_buf *out;
 	struct kb_err *err;
+	bool in_url;
 };
 
 /* The longest placeholder that stands here: one may begin as another does. */
@@ -88,6 +90,20 @@ static bool holds_any(const struct kb_edit *e, struct kb_slice text)
 	return false;
 }
 
+/* As a URL spells it (RFC 3986, 2.1). */
+static int put_encoded(struct work *w, struct kb_slice value)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < value.len && r == 0; i++) {
+		unsigned char c = (unsigned char)value.at[i];
+
+		r = isalnum(c) || strchr("-._~", c) ? kb_buf_append(w->out, &c, 1, w->err)
+						    : kb_buf_printf(w->out, w->err, "%%%02X", c);
+	}
+	return r;
+}
+
 /* text with values in place of placeholders. */
 static int put_text(struct work *w, struct kb_slice text)
 {
@@ -108,8 +124,9 @@ static int put_text(struct work *w, struct kb_slice text)
 		}
 		r = kb_buf_append(w->out, text.at + from, at - from, w->err);
 		if (r == 0)
-			r = kb_buf_append(w->out, w->edit->secrets[i].value.at,
-				w->edit->secrets[i].value.len, w->err);
+			r = w->in_url ? put_encoded(w, w->edit->secrets[i].value)
+				      : kb_buf_append(w->out, w->edit->secrets[i].value.at,
+						w->edit->secrets[i].value.len, w->err);
 		w->result->used |= 1ull << i;
 		at += len;
 		from = at;
@@ -195,8 +212,10 @@ static int put_line(struct work *w, const struct kb_http_head *h)
 {
 	int r = kb_buf_printf(w->out, w->err, "%.*s ", (int)h->method.len, h->method.at);
 
+	w->in_url = true;
 	if (r == 0)
 		r = put_text(w, h->target);
+	w->in_url = false;
 	if (r == 0)
 		r = kb_buf_printf(w->out, w->err, " %.*s\r\n", (int)h->version.len, h->version.at);
 	if (r == 0 && w->edit->host)

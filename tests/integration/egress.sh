@@ -193,7 +193,7 @@ no_way_around() {
     local name
     probe raw-tcp raw-tcp6 link-local6 udp udp6 icmp sctp vsock packet any-address dot doh proxy-itself tunnel-proxy
     for name in raw-tcp raw-tcp6 link-local6 dot doh; do
-        expect_probe $name '[reset]'
+        expect_probe "$name" '[reset]'
     done
     expect_probe udp 'Operation not permitted'
     expect_probe icmp 'Operation not permitted'
@@ -285,7 +285,7 @@ slow_readers_hold_up() {
     sleep 2
     after=$(memory_of_all)
     touch "$WS/slow-measured"
-    wait $session || fail 'the session failed'
+    wait "$session" || fail 'the session failed'
     expect_equal "$(cat "$WORK/slow")" 'slow: all' 'what came'
     [ $((after - before)) -lt 20000 ] || fail "$((after - before)) KiB piled up"
 }
