@@ -15,7 +15,7 @@ enum kb_egress_kind {
 	KB_EGRESS_PROXY,   /* a stream: a connection to the session's HTTP and SOCKS proxy */
 	KB_EGRESS_DNS,	   /* a stream: DNS messages, each behind its length (RFC 1035, 4.2.2) */
 	KB_EGRESS_DROPPED, /* a packet to address and port was dropped */
-	KB_EGRESS_FULL, /* KB_EGRESS_FLOWS are open: the next ones wait */
+	KB_EGRESS_FULL,	   /* KB_EGRESS_FLOWS are open: the next ones wait */
 	KB_EGRESS_FINISH,
 	/* Both ways. */
 	KB_EGRESS_CANCEL,

@@ -10,7 +10,7 @@
  * Mount points are made only on our own two file systems, never on the machine's. The source of
  * what is writable is opened without following symbolic links and mounted through that fd.
  */
-#include "supervisor/guest/rootfs.h"
+#include "supervisor/guest/rootfs_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,62 +25,11 @@
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/etc.h"
-#include "supervisor/guest/glob.h"
 #include "supervisor/guest/keep.h"
 #include "supervisor/guest/mount.h"
-#include "supervisor/guest/trust.h"
 
-#define ENTRIES_MAX  4096
 #define SKELETON_MAX (4u << 20) /* bytes of the read-only skeleton */
-#define KEPT_MAX     64
 #define SCRATCH_MAX  (16u << 20)
-
-/* In order of precedence for one path: the last wins. */
-enum entry_kind {
-	ENTRY_PRIVATE,
-	ENTRY_KEEP,
-	ENTRY_READ,
-	ENTRY_WRITE,
-	ENTRY_HIDE,
-	ENTRY_INIT,
-	ENTRY_AGAIN,
-};
-
-struct entry {
-	enum entry_kind kind;
-	const char *path;
-	const char *source; /* ENTRY_INIT; ENTRY_AGAIN: which of our own files */
-	unsigned depth;
-	mode_t mode; /* ENTRY_PRIVATE */
-	bool optional;
-	const char *rule; /* where it is written, for messages; may be NULL */
-};
-
-struct build {
-	const struct kb_rootfs_spec *spec;
-	struct kb_rootfs *out;
-	int scratch, root, data; /* directories; O_PATH or mount fds */
-	dev_t root_dev, data_dev;
-	int source; /* root of the machine's files, or AT_FDCWD */
-	int hidden_dir, hidden_file;
-	unsigned n_private;
-	uint64_t kept[KEPT_MAX]; /* ids of the mounts of kept trees */
-	unsigned n_kept;
-	struct entry *entries;
-	size_t n_entries;
-	char **matches; /* paths that patterns stood for */
-	size_t n_matches;
-};
-
-static const struct {
-	const char *path;
-	mode_t mode;
-} private_dirs[] = {
-	{"/tmp", 01777},
-	{"/var/tmp", 01777},
-	{"/dev/shm", 01777},
-	{"/run", 0755},
-};
 
 static const char *const devices[] = {"null", "zero", "full", "random", "urandom", "tty"};
 
@@ -100,51 +49,6 @@ static const char *const skeleton_dirs[] = {
 /* Directories that merged-usr systems have as links. */
 static const char *const usr_links[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
 
-/* ---- Paths ----------------------------------------------------------------------------------- */
-
-static bool path_below(const char *path, const char *top)
-{
-	size_t len = strlen(top);
-
-	return strncmp(path, top, len) == 0 && (path[len] == '\0' || path[len] == '/');
-}
-
-static unsigned path_depth(const char *path)
-{
-	unsigned depth = 0;
-
-	for (const char *p = path; *p; p++)
-		if (*p == '/' && p[1] != '\0' && p[1] != '/')
-			depth++;
-	return depth;
-}
-
-/* Absolute, no empty, "." or ".." component, no slash at the end. */
-static bool path_normal(const char *path)
-{
-	if (path[0] != '/' || path[1] == '\0' || strlen(path) >= PATH_MAX)
-		return false;
-	for (const char *p = path; *p;) {
-		size_t len = strcspn(++p, "/");
-
-		if (len == 0 || (len == 1 && p[0] == '.') || (len == 2 && memcmp(p, "..", 2) == 0))
-			return false;
-		p += len;
-	}
-	return true;
-}
-
-static int path_error(
-	struct kb_err *err, int errnum, const struct entry *e, const char *path, const char *what)
-{
-	char shown[256];
-
-	kb_escape(shown, sizeof(shown), path, strlen(path));
-	if (e && e->rule)
-		return kb_err_sys(err, errnum, "%s %s (%s)", shown, what, e->rule);
-	return kb_err_sys(err, errnum, "%s %s", shown, what);
-}
-
 /* ---- Making mount points --------------------------------------------------------------------- */
 
 static uint64_t mount_id(int fd)
@@ -157,7 +61,7 @@ static uint64_t mount_id(int fd)
 }
 
 /* Only ours: rootfs, data and the agent's kept trees. */
-static bool is_ours(const struct build *b, int fd)
+static bool is_ours(const struct kb_build *b, int fd)
 {
 	uint64_t id;
 	struct stat st;
@@ -174,7 +78,7 @@ static bool is_ours(const struct build *b, int fd)
 }
 
 /* Make one missing component below dir. */
-static int make_component(const struct build *b, int dir, const char *name, bool file)
+static int make_component(const struct kb_build *b, int dir, const char *name, bool file)
 {
 	int fd;
 
@@ -190,7 +94,7 @@ static int make_component(const struct build *b, int dir, const char *name, bool
 }
 
 /* The directory that holds the last component of path, made if need be. */
-static int parent_fd(const struct build *b, const char *path, unsigned flags)
+static int parent_fd(const struct kb_build *b, const char *path, unsigned flags)
 {
 	char part[PATH_MAX];
 	int r;
@@ -219,7 +123,7 @@ static int parent_fd(const struct build *b, const char *path, unsigned flags)
 }
 
 /* O_PATH fd of where path is, made if missing. flags as kb_open_below(). */
-static int target_fd(const struct build *b, const char *path, bool file, unsigned flags)
+static int target_fd(const struct kb_build *b, const char *path, bool file, unsigned flags)
 {
 	KB_CLOSE int parent = -1;
 	int fd = kb_open_below(b->root, path, flags | KB_OPEN_LAST);
@@ -236,7 +140,7 @@ static int target_fd(const struct build *b, const char *path, bool file, unsigne
 /* ---- Mounting the entries -------------------------------------------------------------------- */
 
 /* A copy of the mounts at fd, restricted, put at e->path. */
-static int mount_copy(struct build *b, const struct entry *e, const char *path, int fd,
+static int mount_copy(struct kb_build *b, const struct kb_entry *e, const char *path, int fd,
 	unsigned attrs, unsigned target_flags, struct kb_err *err)
 {
 	KB_CLOSE int mount = -1;
@@ -245,10 +149,10 @@ static int mount_copy(struct build *b, const struct entry *e, const char *path, 
 	int r;
 
 	if (fstat(fd, &st) < 0)
-		return path_error(err, errno, e, path, "cannot be looked at");
+		return kb_rootfs_path_error(err, errno, e, path, "cannot be looked at");
 	target = target_fd(b, path, !S_ISDIR(st.st_mode), target_flags);
 	if (target < 0)
-		return path_error(err, -target, e, path, "has no place in the session");
+		return kb_rootfs_path_error(err, -target, e, path, "has no place in the session");
 	r = kb_mount_clone(fd, &mount, err);
 	if (r == 0)
 		r = kb_mount_restrict(mount, attrs, true, err);
@@ -263,22 +167,22 @@ static int mount_copy(struct build *b, const struct entry *e, const char *path, 
 	return 0;
 }
 
-static int mount_private(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_private(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int dir = -1;
 	char name[16];
 
 	snprintf(name, sizeof(name), "p%u", b->n_private++);
 	if (mkdirat(b->data, name, 0700) < 0 || fchmodat(b->data, name, e->mode, 0) < 0)
-		return path_error(err, errno, e, e->path, "cannot be made");
+		return kb_rootfs_path_error(err, errno, e, e->path, "cannot be made");
 	dir = openat(b->data, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
-		return path_error(err, errno, e, e->path, "cannot be made");
+		return kb_rootfs_path_error(err, errno, e, e->path, "cannot be made");
 	return mount_copy(b, e, e->path, dir, 0, 0, err);
 }
 
 /* The agent's own tree of this path, as its last session left it. */
-static int mount_keep(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_keep(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int dir = -1;
 	KB_CLOSE int there = -1;
@@ -286,9 +190,9 @@ static int mount_keep(struct build *b, const struct entry *e, struct kb_err *err
 
 	if (!b->spec->profile)
 		return mount_private(b, e, err);
-	if (b->n_kept == KEPT_MAX)
-		return kb_err_set(
-			err, KB_ERR_LIMIT, "the policy keeps more than %d trees", KEPT_MAX);
+	if (b->n_kept == KB_ROOTFS_KEPT_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT, "the policy keeps more than %d trees",
+			KB_ROOTFS_KEPT_MAX);
 	r = kb_keep_open(b->spec->profile, b->spec->home, e->path, &dir, err);
 	if (r == 0)
 		r = mount_copy(b, e, e->path, dir, 0, 0, err);
@@ -302,27 +206,27 @@ static int mount_keep(struct build *b, const struct entry *e, struct kb_err *err
 
 /* A link of the machine becomes the same link in the skeleton: what it points to is another
  * entry's business. */
-static int copy_link(struct build *b, const struct entry *e, int link, struct kb_err *err)
+static int copy_link(struct kb_build *b, const struct kb_entry *e, int link, struct kb_err *err)
 {
 	KB_CLOSE int parent = parent_fd(b, e->path, 0);
 	char text[PATH_MAX];
 	ssize_t n = readlinkat(link, "", text, sizeof(text) - 1);
 
 	if (parent < 0 || n < 0)
-		return path_error(
+		return kb_rootfs_path_error(
 			err, parent < 0 ? -parent : errno, e, e->path, "cannot be linked");
 	text[n] = '\0';
 	if (!is_ours(b, parent))
 		return 0;
 	if (symlinkat(text, parent, strrchr(e->path, '/') + 1) < 0 && errno != EEXIST)
-		return path_error(err, errno, e, e->path, "cannot be linked");
+		return kb_rootfs_path_error(err, errno, e, e->path, "cannot be linked");
 	return 0;
 }
 
-static int mount_read(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_read(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	/* What a session can write must not choose what another one sees: exact there. */
-	bool exact = b->spec->workspace && path_below(e->path, b->spec->workspace);
+	bool exact = b->spec->workspace && kb_rootfs_path_below(e->path, b->spec->workspace);
 	KB_CLOSE int fd =
 		kb_open_below(b->source, e->path, KB_OPEN_LAST | (exact ? KB_OPEN_EXACT : 0));
 	struct stat st;
@@ -330,17 +234,17 @@ static int mount_read(struct build *b, const struct entry *e, struct kb_err *err
 	if (fd == -ENOENT || fd == -ENOTDIR) {
 		if (e->optional)
 			return 0;
-		path_error(err, ENOENT, e, e->path, "is wanted by the policy");
+		kb_rootfs_path_error(err, ENOENT, e, e->path, "is wanted by the policy");
 		return kb_err_hint(err, "make the path on this machine, or say if-available");
 	}
 	if (fd < 0)
-		return path_error(err, -fd, e, e->path, "cannot be opened");
+		return kb_rootfs_path_error(err, -fd, e, e->path, "cannot be opened");
 	if (fstat(fd, &st) == 0 && S_ISLNK(st.st_mode))
 		return copy_link(b, e, fd, err);
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
-static int mount_write(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_write(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int fd = kb_open_below(AT_FDCWD, e->path, KB_OPEN_EXACT);
 	bool workspace = b->spec->workspace && strcmp(e->path, b->spec->workspace) == 0;
@@ -349,17 +253,17 @@ static int mount_write(struct build *b, const struct entry *e, struct kb_err *er
 	if (fd == -ENOENT && e->optional)
 		return 0;
 	if (fd == -ELOOP) {
-		path_error(err, ELOOP, e, e->path, what);
+		kb_rootfs_path_error(err, ELOOP, e, e->path, what);
 		return kb_err_hint(err, "it is reached through a symbolic link; give the real path "
 					"(realpath prints it)");
 	}
 	if (fd < 0)
-		return path_error(err, -fd, e, e->path, what);
+		return kb_rootfs_path_error(err, -fd, e, e->path, what);
 	return mount_copy(b, e, e->path, fd, 0, KB_OPEN_EXACT, err);
 }
 
 /* Cover what is visible there by now. Nothing there: nothing to hide. */
-static int mount_hide(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_hide(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int there = kb_open_below(b->root, e->path, 0);
 	KB_CLOSE int mount = -1;
@@ -369,243 +273,58 @@ static int mount_hide(struct build *b, const struct entry *e, struct kb_err *err
 	if (there == -ENOENT || there == -ENOTDIR || there == -ELOOP)
 		return 0;
 	if (there < 0 || fstat(there, &st) < 0)
-		return path_error(err, there < 0 ? -there : errno, e, e->path, "cannot be hidden");
+		return kb_rootfs_path_error(
+			err, there < 0 ? -there : errno, e, e->path, "cannot be hidden");
 	r = kb_mount_clone(S_ISDIR(st.st_mode) ? b->hidden_dir : b->hidden_file, &mount, err);
 	if (r == 0)
 		r = kb_mount_restrict(mount, KB_ATTR_RDONLY | KB_ATTR_NOEXEC, false, err);
 	return r < 0 ? r : kb_mount_attach(mount, there, err);
 }
 
-static int mount_init(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_init(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int fd = kb_open_below(AT_FDCWD, e->source, 0);
 
 	if (fd < 0)
-		return path_error(err, -fd, NULL, e->source, "cannot be opened");
+		return kb_rootfs_path_error(err, -fd, NULL, e->source, "cannot be opened");
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
 /* A file of our own, once more at the place where programs look. */
-static int mount_again(struct build *b, const struct entry *e, struct kb_err *err)
+static int mount_again(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int fd = kb_open_below(b->root, e->source, KB_OPEN_EXACT);
 	KB_CLOSE int there = e->optional ? kb_open_below(b->root, e->path, KB_OPEN_EXACT) : -1;
 
 	if (fd < 0)
-		return path_error(err, -fd, NULL, e->source, "cannot be opened");
+		return kb_rootfs_path_error(err, -fd, NULL, e->source, "cannot be opened");
 	if (e->optional && there < 0)
 		return 0;
 	return mount_copy(b, e, e->path, fd, KB_ATTR_RDONLY, 0, err);
 }
 
-static int (*const mount_entry[])(struct build *, const struct entry *, struct kb_err *) = {
-	[ENTRY_PRIVATE] = mount_private,
-	[ENTRY_KEEP] = mount_keep,
-	[ENTRY_READ] = mount_read,
-	[ENTRY_WRITE] = mount_write,
-	[ENTRY_HIDE] = mount_hide,
-	[ENTRY_INIT] = mount_init,
-	[ENTRY_AGAIN] = mount_again,
+static int (*const mount_entry[])(struct kb_build *, const struct kb_entry *, struct kb_err *) = {
+	[KB_ENTRY_PRIVATE] = mount_private,
+	[KB_ENTRY_KEEP] = mount_keep,
+	[KB_ENTRY_READ] = mount_read,
+	[KB_ENTRY_WRITE] = mount_write,
+	[KB_ENTRY_HIDE] = mount_hide,
+	[KB_ENTRY_INIT] = mount_init,
+	[KB_ENTRY_AGAIN] = mount_again,
 };
 
-/* ---- Collecting the entries ------------------------------------------------------------------ */
-
-static int add_entry(struct build *b, const struct entry *e, struct kb_err *err)
-{
-	if (!path_normal(e->path))
-		return path_error(err, EINVAL, e, e->path, "is not a plain absolute path");
-	for (size_t i = 0; i < b->n_entries; i++) {
-		struct entry *old = &b->entries[i];
-
-		if (strcmp(old->path, e->path) != 0)
-			continue;
-		if (e->kind >= old->kind) {
-			*old = *e;
-			old->depth = path_depth(e->path);
-		}
-		return 0;
-	}
-	if (b->n_entries == ENTRIES_MAX)
-		return kb_err_set(
-			err, KB_ERR_LIMIT, "the policy has more than %d mounts", ENTRIES_MAX);
-	b->entries[b->n_entries] = *e;
-	b->entries[b->n_entries++].depth = path_depth(e->path);
-	return 0;
-}
-
-/* Made by the runtime, after us. */
-static bool is_kernels(const char *path)
-{
-	return path_below(path, "/sys") || path_below(path, "/proc") || path_below(path, "/dev");
-}
-
-/* /proc, /dev, /sys and what is generated of /etc are the guest's business. */
-static bool is_own_path(struct build *b, const struct kb_mount *m)
-{
-	if (path_below(m->path, "/sys"))
-		b->out->sysfs = true;
-	return is_kernels(m->path) || (m->kind == KB_MOUNT_PRIVATE && strcmp(m->path, "/etc") == 0);
-}
-
-struct match {
-	struct build *b;
-	struct entry entry;
-};
-
-/* Matched paths live as long as the build. */
-static int add_match(const char *path, void *arg, struct kb_err *err)
-{
-	struct match *m = arg;
-	struct build *b = m->b;
-	char *copy;
-	char **grown;
-
-	if (b->n_matches == ENTRIES_MAX)
-		return kb_err_set(err, KB_ERR_LIMIT,
-			"a pattern of the policy (%s) matches more than %d paths",
-			m->entry.rule ? m->entry.rule : "", ENTRIES_MAX);
-	grown = reallocarray(b->matches, b->n_matches + 1, sizeof(*grown));
-	if (!grown)
-		return kb_err_nomem(err);
-	b->matches = grown;
-	copy = strdup(path);
-	if (!copy)
-		return kb_err_nomem(err);
-	b->matches[b->n_matches++] = copy;
-	m->entry.path = copy;
-	return add_entry(b, &m->entry, err);
-}
-
-static int add_pattern(struct build *b, const struct entry *e, struct kb_err *err)
-{
-	struct match m = {.b = b, .entry = *e};
-
-	return kb_glob_walk(e->path, add_match, &m, err);
-}
-
-static int add_policy_mounts(struct build *b, struct kb_err *err)
-{
-	static const enum entry_kind kinds[] = {
-		[KB_MOUNT_READ] = ENTRY_READ,
-		[KB_MOUNT_WRITE] = ENTRY_WRITE,
-		[KB_MOUNT_HIDE] = ENTRY_HIDE,
-		[KB_MOUNT_PRIVATE] = ENTRY_PRIVATE,
-	};
-	const struct kb_mount *mounts;
-	const struct kb_rule *rules;
-	size_t n = kb_bundle_mounts(b->spec->bundle, &mounts);
-	size_t n_rules = kb_bundle_rules(b->spec->bundle, &rules);
-	int r = 0;
-
-	for (size_t i = 0; i < n && r == 0; i++) {
-		const struct kb_mount *m = &mounts[i];
-		struct entry e = {.kind = m->keep ? ENTRY_KEEP : kinds[m->kind],
-			.path = m->path,
-			.mode = 0755,
-			.optional = m->optional,
-			.rule = m->rule < n_rules ? rules[m->rule].id : NULL};
-
-		if (m->glob)
-			r = add_pattern(b, &e, err);
-		else if (!is_own_path(b, m))
-			r = add_entry(b, &e, err);
-	}
-	return r;
-}
-
-static int check_workspace(const struct kb_rootfs_spec *spec, struct kb_err *err)
-{
-	static const char *const kernel[] = {"/proc", "/sys", "/dev"};
-
-	if (!path_normal(spec->workspace))
-		return path_error(err, EINVAL, NULL, spec->workspace, "cannot be the workspace");
-	for (size_t i = 0; i < KB_ARRAY_LEN(kernel); i++)
-		if (path_below(spec->workspace, kernel[i]))
-			return path_error(
-				err, EINVAL, NULL, spec->workspace, "cannot be the workspace");
-	if (strcmp(spec->workspace, spec->home) == 0) {
-		kb_err_set(err, KB_ERR_REFUSED,
-			"the home directory itself cannot be the workspace: the session has a "
-			"private one in its place");
-		return kb_err_hint(err, "choose a project directory (--workspace DIR)");
-	}
-	for (const char *const *h = spec->hidden; h && *h; h++)
-		if (path_below(spec->workspace, *h)) {
-			kb_err_set(err, KB_ERR_REFUSED,
-				"the workspace lies in one of kbsup's own directories");
-			return kb_err_hint(err, "choose a project directory (--workspace DIR)");
-		}
-	return 0;
-}
-
-static int add_own_entries(struct build *b, struct kb_err *err)
-{
-	const struct kb_rootfs_spec *s = b->spec;
-	struct entry home = {.kind = ENTRY_PRIVATE, .path = s->home, .mode = 0700};
-	int r = 0;
-
-	for (size_t i = 0; i < KB_ARRAY_LEN(private_dirs) && r == 0; i++) {
-		struct entry e = {.kind = ENTRY_PRIVATE,
-			.path = private_dirs[i].path,
-			.mode = private_dirs[i].mode};
-
-		r = add_entry(b, &e, err);
-	}
-	if (r == 0)
-		r = add_entry(b, &home, err);
-	for (const char *const *h = s->hidden; h && *h && r == 0; h++) {
-		struct entry e = {.kind = ENTRY_HIDE, .path = *h};
-
-		if (path_below(*h, s->workspace))
-			r = add_entry(b, &e, err);
-	}
-	return r;
-}
-
-/* Our own files where programs look for them. */
-static int add_again(struct build *b, struct kb_err *err)
-{
-	struct entry facts = {
-		.kind = ENTRY_AGAIN, .path = b->spec->context, .source = KB_ROOTFS_FACTS};
-	int r = facts.path ? add_entry(b, &facts, err) : 0;
-
-	for (size_t i = 0; b->spec->trust && kb_trust_place(i) && r == 0; i++) {
-		struct entry trust = {.kind = ENTRY_AGAIN,
-			.path = kb_trust_place(i),
-			.source = KB_TRUST_BUNDLE,
-			.optional = true};
-
-		r = add_entry(b, &trust, err);
-	}
-	return r;
-}
-
-static int collect_entries(struct build *b, struct kb_err *err)
-{
-	struct entry init = {.kind = ENTRY_INIT, .path = KB_ROOTFS_INIT, .source = b->spec->init};
-	int r = add_entry(b, &init, err);
-
-	if (r < 0 || !b->spec->bundle)
-		return r;
-	r = check_workspace(b->spec, err);
-	/* The policy's word on a private directory's path replaces ours, by precedence. */
-	if (r == 0)
-		r = add_own_entries(b, err);
-	if (r == 0)
-		r = add_policy_mounts(b, err);
-	return r < 0 ? r : add_again(b, err);
-}
+/* ---- In order ----------------------------------------------------------------------------- */
 
 static int by_depth(const void *a, const void *b)
 {
-	const struct entry *x = a, *y = b;
+	const struct kb_entry *x = a, *y = b;
 
 	if (x->depth != y->depth)
 		return x->depth < y->depth ? -1 : 1;
 	return strcmp(x->path, y->path);
 }
 
-static int mount_entries(struct build *b, struct kb_err *err)
+static int mount_entries(struct kb_build *b, struct kb_err *err)
 {
 	int r = 0;
 
@@ -616,7 +335,7 @@ static int mount_entries(struct build *b, struct kb_err *err)
 }
 
 /* A right on a path that is not there could not be given: init would only know that it failed. */
-static int check_rights(const struct build *b, struct kb_err *err)
+static int check_rights(const struct kb_build *b, struct kb_err *err)
 {
 	const struct kb_landlock_rule *rights;
 	const struct kb_rule *rules;
@@ -624,16 +343,16 @@ static int check_rights(const struct build *b, struct kb_err *err)
 	size_t n_rules = kb_bundle_rules(b->spec->bundle, &rules);
 
 	for (size_t i = 0; i < n; i++) {
-		const struct entry e = {
+		const struct kb_entry e = {
 			.rule = rights[i].rule < n_rules ? rules[rights[i].rule].id : NULL};
 		KB_CLOSE int fd = -1;
 
-		if (rights[i].optional || is_kernels(rights[i].path))
+		if (rights[i].optional || kb_rootfs_is_kernels(rights[i].path))
 			continue;
 		fd = kb_open_below(b->root, rights[i].path, KB_OPEN_LAST);
 		if (fd != -ENOENT && fd != -ENOTDIR)
 			continue;
-		path_error(err, -fd, &e, rights[i].path, "is wanted by the policy");
+		kb_rootfs_path_error(err, -fd, &e, rights[i].path, "is wanted by the policy");
 		return kb_err_hint(err, "make the path on this machine, or say if-available");
 	}
 	return 0;
@@ -658,7 +377,7 @@ static int mount_fs(int dir, const char *name, uint64_t size, int *ret_fd, struc
 	return r;
 }
 
-static int make_hidden(struct build *b)
+static int make_hidden(struct kb_build *b)
 {
 	int fd;
 
@@ -673,7 +392,7 @@ static int make_hidden(struct build *b)
 	return b->hidden_dir < 0 || b->hidden_file < 0 ? -errno : 0;
 }
 
-static int make_file_systems(struct build *b, const char *dir, struct kb_err *err)
+static int make_file_systems(struct kb_build *b, const char *dir, struct kb_err *err)
 {
 	static const char *const subdirs[] = {"rootfs", "data", "runtime"};
 	struct stat root, data;
@@ -697,7 +416,7 @@ static int make_file_systems(struct build *b, const char *dir, struct kb_err *er
 }
 
 /* bin → usr/bin and so on, where the machine has them as links. */
-static int make_usr_links(struct build *b, struct kb_err *err)
+static int make_usr_links(struct kb_build *b, struct kb_err *err)
 {
 	for (size_t i = 0; i < KB_ARRAY_LEN(usr_links); i++) {
 		char path[16], text[PATH_MAX];
@@ -716,7 +435,7 @@ static int make_usr_links(struct build *b, struct kb_err *err)
 	return 0;
 }
 
-static int make_devices(struct build *b, struct kb_err *err)
+static int make_devices(struct kb_build *b, struct kb_err *err)
 {
 	int r = 0;
 
@@ -735,7 +454,7 @@ static int make_devices(struct build *b, struct kb_err *err)
 	return r;
 }
 
-static int make_skeleton(struct build *b, struct kb_err *err)
+static int make_skeleton(struct kb_build *b, struct kb_err *err)
 {
 	int r;
 
@@ -749,23 +468,24 @@ static int make_skeleton(struct build *b, struct kb_err *err)
 	return r < 0 ? r : kb_etc_write(b->root, b->spec, err);
 }
 
-static int open_source(struct build *b, struct kb_err *err)
+static int open_source(struct kb_build *b, struct kb_err *err)
 {
 	if (!b->spec->source)
 		return 0;
 	b->source = kb_open_below(AT_FDCWD, b->spec->source, KB_OPEN_DIR);
 	if (b->source >= 0)
 		return 0;
-	path_error(err, -b->source, NULL, b->spec->source, "cannot be the root file system");
+	kb_rootfs_path_error(
+		err, -b->source, NULL, b->spec->source, "cannot be the root file system");
 	return kb_err_hint(err, "--rootfs wants a directory with a usr in it");
 }
 
-static int build(struct build *b, const char *dir, struct kb_err *err)
+static int build(struct kb_build *b, const char *dir, struct kb_err *err)
 {
 	int r = open_source(b, err);
 
 	if (r == 0)
-		r = collect_entries(b, err);
+		r = kb_rootfs_collect(b, err);
 	if (r == 0)
 		r = make_file_systems(b, dir, err);
 	if (r == 0)
@@ -781,7 +501,7 @@ int kb_rootfs_build(const struct kb_rootfs_spec *spec, const char *dir, struct k
 	struct kb_err *err)
 {
 	struct kb_rootfs out = {.scratch = -1};
-	struct build b = {.spec = spec,
+	struct kb_build b = {.spec = spec,
 		.out = &out,
 		.scratch = -1,
 		.root = -1,
@@ -791,7 +511,7 @@ int kb_rootfs_build(const struct kb_rootfs_spec *spec, const char *dir, struct k
 		.hidden_file = -1};
 	int r;
 
-	b.entries = calloc(ENTRIES_MAX, sizeof(*b.entries));
+	b.entries = calloc(KB_ROOTFS_ENTRIES_MAX, sizeof(*b.entries));
 	r = b.entries ? build(&b, dir, err) : kb_err_nomem(err);
 	free(b.entries);
 	for (size_t i = 0; i < b.n_matches; i++)
