@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "client_private.h"
+#include "own_env.h"
 #include "ready.h"
 #include "supervisor/base/build.h"
 #include "supervisor/base/fd.h"
@@ -224,25 +225,6 @@ static int connect_once(struct kb_client *client, struct kb_err *err)
 
 /* ---- Starting -------------------------------------------------------------------------------- */
 
-/* What a supervisor needs of its starter's environment. Sessions get theirs with the request. */
-static const char *const passed[] = {"HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL",
-	"LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME",
-	"XDG_DATA_HOME", "DBUS_SESSION_BUS_ADDRESS", "ASAN_OPTIONS", "UBSAN_OPTIONS",
-	"LSAN_OPTIONS"};
-
-static bool is_passed(const char *entry)
-{
-	if (strncmp(entry, "KBSUP_", 6) == 0)
-		return true;
-	for (size_t i = 0; i < KB_ARRAY_LEN(passed); i++) {
-		size_t len = strlen(passed[i]);
-
-		if (strncmp(entry, passed[i], len) == 0 && entry[len] == '=')
-			return true;
-	}
-	return false;
-}
-
 static int spawn_supervisor(int ready_fd, struct kb_err *err)
 {
 	static const char *const argv[] = {"kbsupd", "--daemon", "--ready-fd=3", NULL};
@@ -261,7 +243,7 @@ static int spawn_supervisor(int ready_fd, struct kb_err *err)
 	int r = kb_program_path("kbsupd", path, err);
 
 	for (char **e = environ; *e && n < ENV_MAX; e++)
-		if (is_passed(*e))
+		if (kb_own_env_passes(*e))
 			env[n++] = *e;
 	env[n] = NULL;
 	if (r == 0)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "main.h"
+#include "own_env.h"
 #include "roles.h"
 #include "supervisor/base/build.h"
 #include "supervisor/base/log.h"
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	umask(077);
+	kb_own_env_reduce();
 	if (o.role)
 		return run_role(&o);
 	kb_log_init("kbsupd");

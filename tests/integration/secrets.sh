@@ -299,6 +299,21 @@ is_nowhere() {
         fail "it is in a file: $found"
 }
 
+# A supervisor started by hand has what its shell has, and forgets it.
+foreground_forgets() {
+    local main found
+    stop_supervisor
+    KB_TEST_KEY=$CANARY "$BIN/kbsupd" --foreground 2>/dev/null &
+    main=$!
+    wait_until 10 test -S "$XDG_RUNTIME_DIR/kbsup/control.sock"
+    session -- true
+    expect_status 0
+    found=$(python3 "$TESTS/integration/canary.py" "$CANARY_FILE" --pid "$main" 2>/dev/null) ||
+        fail "it is in a process: $found"
+    kill "$main"
+    wait "$main" || true
+}
+
 no_sockets() {
     local agent=$WORK/agent.sock
     python3 -c '
@@ -335,6 +350,7 @@ tap 'from the keyring' keyring
 tap 'a rule that lists requests holds within TLS' requests_in_tls
 tap 'git over HTTPS with an injected token' git_with_token
 tap 'the value is in no process but the broker, in no file' is_nowhere
+tap 'a supervisor started from a shell forgets what it exports' foreground_forgets
 tap 'no agent, no docker, no bus is in a session' no_sockets
 tap 'explain and compile tell of secrets' explained
 tap_end
