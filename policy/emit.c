@@ -240,9 +240,12 @@ bool kb_bundle_asks(const struct kb_bundle *bundle, uint32_t arch, int nr, const
 
 	if (!table || verdict.action == KB_KILL)
 		return false;
-	return verdict.action == KB_ASK ||
-	       (verdict.record != KB_RECORD_NONE && names_address(arch, nr) &&
-		       kb_table_find(table, nr));
+	if (verdict.action == KB_ASK)
+		return true;
+	if (verdict.record == KB_RECORD_NONE)
+		return false;
+	return (uint32_t)nr >= KB_CALLS_MAX ||
+	       (names_address(arch, nr) && kb_table_find(table, nr));
 }
 
 /* ---- Verdicts -------------------------------------------------------------------------------- */
@@ -361,10 +364,13 @@ static void gen_program(
 {
 	pos start = gen_tree(g, table, segs, 0, n - 1), other, foreign;
 
-	if (table->arch == AUDIT_ARCH_X86_64) {
+	/* Lane bpf has no place for numbers past the tables, those of x32 among them. */
+	g->asks = g->lane == KB_EMIT_SPLIT;
+	if (g->asks || table->arch == AUDIT_ARCH_X86_64) {
 		other = clause_ret(g, &table->other);
-		start = jump(g, BPF_JGE, X32_BIT, other, start);
+		start = jump(g, BPF_JGE, g->asks ? KB_CALLS_MAX : X32_BIT, other, start);
 	}
+	g->asks = false;
 	g->rule = KB_RULE_NONE;
 	/* start may not be the last instruction laid down: jump to it from here. */
 	if (start + 1 != g->len)

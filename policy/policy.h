@@ -294,9 +294,11 @@ enum kb_emit_lane {
 			 */
 	KB_EMIT_SPLIT,	/* for both lanes: as PLAIN, but for what kb_bundle_asks() is true of */
 };
-/* Whether a filter emitted with KB_EMIT_SPLIT asks about a call: decisions left to somebody, and
+/* No system call has this number or a higher one; but a program may make up one, or use x32's. */
+#define KB_CALLS_MAX 1024
+/* Whether a filter emitted with KB_EMIT_SPLIT asks about a call: decisions left to somebody,
  * recorded calls that name a socket address, because rules about addresses are applied by who is
- * asked. */
+ * asked, and recorded numbers past KB_CALLS_MAX. */
 bool kb_bundle_asks(const struct kb_bundle *bundle, uint32_t arch, int nr, const uint64_t args[6]);
 
 struct kb_program {

@@ -348,12 +348,19 @@ static void on_died(struct kb_proc *proc, void *arg)
 /* ---- Life -------------------------------------------------------------------------------------
  */
 
+static int no_notifications(struct kb_err *err)
+{
+	kb_err_set(err, KB_ERR_REFUSED, "this kernel has no seccomp notifications: %s",
+		strerror(errno));
+	return kb_err_hint(err, "use a kernel of 5.9 or newer, built with CONFIG_SECCOMP_FILTER");
+}
+
 static int make_room(struct kb_notify *notify, struct kb_err *err)
 {
 	struct seccomp_notif_sizes sizes;
 
 	if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0)
-		return kb_err_sys(err, errno, "this kernel has no seccomp notifications");
+		return no_notifications(err);
 	notify->request_size = KB_MAX(sizes.seccomp_notif, sizeof(struct seccomp_notif));
 	notify->request_size = (notify->request_size + 7) & ~(size_t)7;
 	notify->response_size = KB_MAX(sizes.seccomp_notif_resp, sizeof(struct seccomp_notif_resp));

@@ -42,6 +42,8 @@
 extern const unsigned char kb_bpf_object[];
 extern const unsigned kb_bpf_object_len;
 
+_Static_assert(KB_BPF_CALLS == KB_CALLS_MAX, "lane notify has the numbers that lane bpf has not");
+
 struct kb_bpf_hub {
 	struct bpf_object *object;
 	struct bpf_link *links[LINKS_MAX]; /* the hooks', then the tracepoints' */
