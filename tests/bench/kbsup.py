@@ -33,6 +33,11 @@ class Kbsup:
             raise RuntimeError("kbsup %s: %s" % (" ".join(args), done.stderr.strip()))
         return done.stdout
 
+    def works(self, args):
+        return subprocess.run([self.program] + args, cwd=self.workspace, env=dict(os.environ, **self.env),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL).returncode == 0
+
     def command(self, args, cwd=None, check=True):
         return command([self.program] + args, env=self.env, cwd=cwd or self.workspace, check=check)
 
