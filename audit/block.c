@@ -10,6 +10,7 @@
  * not be able to slow the collector down by colliding them.
  */
 #include "block.h"
+#include "supervisor/base/os.h"
 
 #include <errno.h>
 #include <string.h>
@@ -91,7 +92,7 @@ static struct kb_block_dict *dict_create(void)
 	dict->shapes = calloc(DICT_MIN, sizeof(*dict->shapes));
 	dict->shape_slots = calloc(2 * (size_t)DICT_MIN, sizeof(*dict->shape_slots));
 	if (!dict->strings || !dict->shapes || !dict->shape_slots ||
-		getrandom(&dict->key, sizeof(dict->key), 0) != sizeof(dict->key)) {
+		kb_os_random(&dict->key, sizeof(dict->key)) < 0) {
 		dict_destroy(dict);
 		return NULL;
 	}

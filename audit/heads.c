@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 static const char *const kind_names[] = {
@@ -183,7 +184,7 @@ int kb_signer_append(struct kb_signer *signer, const struct kb_head *head, struc
 	line[len++] = '\n';
 	/* A line that a full disk cut short has no newline: begin a new one after it. */
 	r = kb_fd_write_all(signer->fd, line, len, err);
-	if (r == 0 && fdatasync(signer->fd) < 0)
+	if (r == 0 && kb_os_sync(signer->fd) < 0)
 		r = kb_err_sys(err, errno, "a signed head could not be written");
 	if (r < 0)
 		(void)!write(signer->fd, "\n", 1);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "store_private.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 #define KB_BALLAST (1u << 20)
@@ -21,7 +22,7 @@ void kb_store_ballast_keep(const struct kb_env *env)
 
 	if (path)
 		fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, KB_STORE_MODE);
-	if (fd >= 0 && posix_fallocate(fd, 0, KB_BALLAST) != 0)
+	if (fd >= 0 && kb_os_allocate(fd, KB_BALLAST) < 0)
 		unlink(path); /* the disk is full already: the next commit will say so */
 }
 

@@ -13,9 +13,6 @@
  * conditional jump gets an unconditional one to stand on. Conditions compare what the kernel will
  * look at: the low word, or the low 16 bits, or both words of a 64-bit argument.
  */
-#include <linux/audit.h>
-#include <linux/bpf_common.h>
-#include <linux/seccomp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,10 +22,6 @@
 #define PROGRAM_MAX 4096 /* BPF_MAXINSNS */
 #define JUMP_MAX    255
 #define X32_BIT	    0x40000000u
-
-#ifndef SECCOMP_RET_USER_NOTIF
-#define SECCOMP_RET_USER_NOTIF 0x7fc00000U
-#endif
 
 #define DATA_NR	    0u
 #define DATA_ARCH   4u

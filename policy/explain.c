@@ -1,7 +1,6 @@
 /* `policy explain`: a question, the verdict, the rule with its line, and the mechanism. */
 #include <errno.h>
 #include <jansson.h>
-#include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
 

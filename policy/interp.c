@@ -1,5 +1,4 @@
 /* Runs emitted programs: explain and diff show what the program does, not what it was made from. */
-#include <linux/bpf_common.h>
 
 #include "policy/ask.h"
 

@@ -9,7 +9,6 @@
  * exclude each other. The result is exact.
  */
 #include <jansson.h>
-#include <linux/audit.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -381,7 +381,7 @@ static int parse_group(struct kb_parser *ps, struct kb_stmt *stmt)
 
 static int parse_default(struct kb_parser *ps, struct kb_stmt *stmt)
 {
-	return parse_action(ps, stmt, ENOSYS);
+	return parse_action(ps, stmt, KB_LINUX_ENOSYS);
 }
 
 static int parse_let(struct kb_parser *ps, struct kb_stmt *stmt)

@@ -81,7 +81,7 @@ int kb_parse_net(struct kb_parser *ps, struct kb_stmt *stmt)
 		r = stmt->verb == KB_VERB_DEFAULT ? kb_parse_expect(ps, "deny") : 0;
 		stmt->action = KB_DENY;
 		if (!r)
-			r = kb_parse_errno(ps, stmt, ENETUNREACH);
+			r = kb_parse_errno(ps, stmt, KB_LINUX_ENETUNREACH);
 		if (r || stmt->verb == KB_VERB_DEFAULT)
 			return r;
 	}

@@ -10,13 +10,13 @@
  */
 #pragma once
 
-#include <linux/filter.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "supervisor/base/buf.h"
 #include "supervisor/base/err.h"
+#include "supervisor/base/linux_abi.h"
 
 /* ---- Diagnostics: several per run, each with its place -------------------------------------- */
 

@@ -1,8 +1,6 @@
 /* Programs and bundles for people and programs to read. */
 #include <arpa/inet.h>
 #include <jansson.h>
-#include <linux/bpf_common.h>
-#include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -2,7 +2,6 @@
 #include "policy/tables.h"
 
 #include <errno.h>
-#include <linux/audit.h>
 #include <stdlib.h>
 #include <string.h>
 

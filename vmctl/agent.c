@@ -3,19 +3,19 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include "files.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 
 #define READ_CHUNK    16384
 #define HELLO_MS      150 /* between two hellos */
 #define HELLO_FAST_MS 20  /* between the first ones, for guests that wait already */
 #define HELLO_FAST    5
 
-struct wait {
+struct pending {
 	struct kb_agent *agent;
 	struct kb_source *io;
 	const char *out; /* what is still to be sent */
@@ -35,7 +35,7 @@ int kb_agent_open(struct kb_vmctl *vm, const char *id, struct kb_agent *ret, str
 	kb_buf_init(&ret->in, KB_AGENT_LINE_MAX);
 	if (n >= (int)sizeof(addr.sun_path))
 		return kb_err_set(err, KB_ERR_LIMIT, "a socket's path is too long");
-	ret->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ret->fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, true);
 	if (ret->fd < 0 || connect(ret->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		kb_err_sys(err, errno, "%s cannot be reached", addr.sun_path);
 		kb_agent_close(ret);
@@ -67,7 +67,7 @@ int kb_agent_parse(const char *line, size_t len, json_int_t id, json_t **ret, st
 	return 1;
 }
 
-static void wait_end(struct wait *w)
+static void wait_end(struct pending *w)
 {
 	w->done = true;
 	kb_loop_stop(w->agent->vm->loop);
@@ -75,7 +75,7 @@ static void wait_end(struct wait *w)
 
 /* Lines that are not for us are skipped, malformed ones too: the head of a line may have gone to
  * somebody before us. */
-static void take_lines(struct wait *w)
+static void take_lines(struct pending *w)
 {
 	struct kb_buf *in = &w->agent->in;
 
@@ -97,7 +97,7 @@ static void take_lines(struct wait *w)
 	}
 }
 
-static int send_some(struct wait *w, struct kb_err *err)
+static int send_some(struct pending *w, struct kb_err *err)
 {
 	ssize_t n = send(w->agent->fd, w->out, w->out_len, MSG_NOSIGNAL);
 
@@ -110,7 +110,7 @@ static int send_some(struct wait *w, struct kb_err *err)
 	return w->out_len ? 0 : kb_source_set_events(w->io, KB_IO_READ, err);
 }
 
-static int receive_some(struct wait *w, struct kb_err *err)
+static int receive_some(struct pending *w, struct kb_err *err)
 {
 	uint8_t *space;
 	ssize_t n;
@@ -132,7 +132,7 @@ static int receive_some(struct wait *w, struct kb_err *err)
 
 static void on_io(int fd, unsigned events, void *arg)
 {
-	struct wait *w = arg;
+	struct pending *w = arg;
 	int r = 0;
 
 	if (events & KB_IO_WRITE && w->out_len)
@@ -146,7 +146,7 @@ static void on_io(int fd, unsigned events, void *arg)
 static int exchange(struct kb_agent *agent, const char *line, json_int_t id, int64_t timeout_ms,
 	json_t **ret, struct kb_err *err)
 {
-	struct wait w = {.agent = agent, .out = line, .out_len = strlen(line), .id = id};
+	struct pending w = {.agent = agent, .out = line, .out_len = strlen(line), .id = id};
 	int r = kb_loop_io(
 		agent->vm->loop, agent->fd, KB_IO_READ | KB_IO_WRITE, on_io, &w, &w.io, err);
 
@@ -189,7 +189,7 @@ int kb_agent_sync(struct kb_agent *agent, int64_t timeout_ms, struct kb_err *err
 	int r = 0;
 
 	/* Ids nobody before us is likely to have used serve as the nonce. */
-	if (getrandom(&start, sizeof(start), 0) != sizeof(start))
+	if (kb_os_random(&start, sizeof(start)) < 0)
 		return kb_err_sys(err, errno, "no random bytes");
 	agent->next_id = (json_int_t)start << 20;
 	for (int i = 0; kb_now_mono() < deadline; i++) {

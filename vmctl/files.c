@@ -3,19 +3,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
-#include <sys/random.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 
 #define LOCK_POLL_MS 20
 #define COPY_CHUNK   (1u << 20)
@@ -38,7 +35,7 @@ int kb_vm_id_new(char ret[KB_VM_ID_SIZE], struct kb_err *err)
 	static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
 	uint8_t bytes[KB_VM_ID_SIZE - 1];
 
-	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+	if (kb_os_random(bytes, sizeof(bytes)) < 0)
 		return kb_err_sys(err, errno, "no random bytes");
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		ret[i] = alphabet[bytes[i] % 32];
@@ -144,7 +141,7 @@ static bool tmp_abandoned(const char *path)
 
 	if (fd < 0 || fstat(fd, &st) < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return false;
-	return kb_now_real() / 1000000000 - st.st_ctim.tv_sec > TMP_GRACE_S;
+	return (kb_now_real() - kb_os_ctime(&st)) / 1000000000 > TMP_GRACE_S;
 }
 
 const char *kb_tmp_id(const char *path)
@@ -193,7 +190,7 @@ int kb_dir_publish(const char *from, const char *to, struct kb_err *err)
 	slash = strrchr(parent, '/');
 	if (slash)
 		*slash = '\0';
-	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0) {
+	if (kb_os_rename_new(from, to) < 0) {
 		if (errno == EEXIST)
 			return kb_err_set(err, KB_ERR_EXISTS, "%s exists", to);
 		return kb_err_sys(err, errno, "%s cannot be put in place", to);
@@ -223,7 +220,7 @@ static int copy_range(int in, int out, off_t at, off_t end, struct kb_err *err)
 	if (lseek(out, at, SEEK_SET) < 0)
 		return kb_err_sys(err, errno, "seek");
 	while (at < end) {
-		ssize_t n = sendfile(out, in, &at, KB_MIN((size_t)(end - at), COPY_CHUNK));
+		ssize_t n = kb_os_copy(in, out, &at, KB_MIN((size_t)(end - at), COPY_CHUNK));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -240,7 +237,7 @@ static int copy_data(int in, int out, off_t size, struct kb_err *err)
 	off_t at = 0;
 	int r = 0;
 
-	if (ioctl(out, FICLONE, in) == 0)
+	if (kb_os_clone(in, out) == 0)
 		return 0;
 	if (ftruncate(out, size) < 0)
 		return kb_err_sys(err, errno, "a copy cannot get its size");

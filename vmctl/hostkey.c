@@ -49,7 +49,7 @@ static void put_private(struct kb_buf *buf, const uint8_t pub[KEY_SIZE],
 	put_string(buf, comment, strlen(comment));
 	for (uint8_t pad = 1; kb_buf_len(buf) % BLOCK_SIZE; pad++)
 		kb_buf_append(buf, &pad, 1, NULL);
-	explicit_bzero(both, sizeof(both));
+	OPENSSL_cleanse(both, sizeof(both));
 }
 
 static char *armour(const struct kb_buf *blob)
@@ -114,7 +114,7 @@ int kb_hostkey_new(const char *comment, char **ret_private, char **ret_public, s
 		return kb_err_set(err, KB_ERR_FAILED, "an Ed25519 key cannot be made");
 	KB_FREE char *private = private_file(pub, seed, check, comment);
 	KB_FREE char *public = public_line(pub, comment);
-	explicit_bzero(seed, sizeof(seed));
+	OPENSSL_cleanse(seed, sizeof(seed));
 	if (!private || !public)
 		return kb_err_nomem(err);
 	*ret_private = KB_STEAL(private);

@@ -15,6 +15,7 @@
 #include "hostkey.h"
 #include "machine.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 
 #define FORK_MS	     20000 /* until a fork answers; it takes a tenth of a second */
 #define BOOT_MS	     240000
@@ -30,7 +31,7 @@ static int random_hex(char *ret, size_t bytes, struct kb_err *err)
 {
 	uint8_t raw[64];
 
-	if (getrandom(raw, bytes, 0) != (ssize_t)bytes)
+	if (kb_os_random(raw, bytes) < 0)
 		return kb_err_sys(err, errno, "no random bytes");
 	for (size_t i = 0; i < bytes; i++)
 		snprintf(ret + 2 * i, 3, "%02x", raw[i]);
@@ -41,7 +42,7 @@ static int new_mac(char ret[18], struct kb_err *err)
 {
 	uint8_t b[5];
 
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
+	if (kb_os_random(b, sizeof(b)) < 0)
 		return kb_err_sys(err, errno, "no random bytes");
 	/* Locally administered, not multicast. */
 	snprintf(ret, 18, "02:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4]);
@@ -134,7 +135,7 @@ static unsigned free_port(void)
 	struct sockaddr_in addr = {
 		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(addr);
-	KB_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_INET, SOCK_STREAM, 0, false);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 		getsockname(fd, (struct sockaddr *)&addr, &len) < 0)

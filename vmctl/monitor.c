@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "files.h"
+#include "supervisor/base/os.h"
 
 #define CONNECT_POLL_MS 2
 #define MIGRATE_POLL_MS 3
@@ -24,7 +24,7 @@ struct call {
 static int try_connect(const char *path)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	KB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, false);
 
 	if (fd < 0)
 		return -1;
@@ -44,7 +44,7 @@ static bool process_ended(int pidfd)
 static int connect_retry(struct kb_vmctl *vm, const char *path, pid_t pid, int64_t timeout_ms,
 	int *ret_fd, struct kb_err *err)
 {
-	KB_CLOSE int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	KB_CLOSE int pidfd = pid > 0 ? kb_os_process_open(pid) : -1;
 	int64_t deadline = kb_now_mono() + timeout_ms * 1000000;
 	int r = 0;
 

@@ -7,11 +7,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 
 #define LINE_MAX_ 512
@@ -211,7 +211,7 @@ int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, in
 	r = kb_op_program(argv[0], path, NULL, err);
 	if (r < 0)
 		return r;
-	if (pipe2(pipes, O_CLOEXEC) < 0)
+	if (kb_os_pipe(pipes, false) < 0)
 		return kb_err_sys(err, errno, "no pipe");
 	struct kb_spawn_fd fds[] = {{pipes[1], 1}, {pipes[1], 2}};
 	struct kb_spawn spawn = {.path = path,
@@ -224,7 +224,7 @@ int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, in
 	close(pipes[1]);
 	run.out = pipes[0];
 	if (r == 0) {
-		run.pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		run.pidfd = kb_os_process_open(pid);
 		r = run.pidfd < 0 ? kb_err_sys(err, errno, "%s cannot be watched", argv[0])
 				  : run_wait(&run, pid, timeout_ms, err);
 		status = run_status(&run, pid, argv[0], r < 0 ? NULL : err);

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "audit/audit.h"
+#include "audit/query/field.h"
 #include "strace_line.h"
 
 #define KB_STRACE_LINE_MAX  (4u << 20) /* a longer line ends the import */
@@ -103,7 +104,7 @@ struct importer {
 	/* The record being made points into these. */
 	char path[2][KB_STRACE_PATH_MAX];
 	struct kb_bytes argv[KB_STRACE_ARGV_MAX];
-	uint8_t address[sizeof(((struct sockaddr_storage *)0)->__ss_padding)];
+	uint8_t address[sizeof(struct sockaddr_storage) - sizeof(sa_family_t)];
 };
 
 static struct proc *proc_of(struct importer *im, uint32_t pid)
@@ -146,49 +147,36 @@ static void proc_forget(struct importer *im, uint32_t pid)
 
 static int errno_of(const char *name)
 {
-	for (int e = 1; e < 256; e++) {
-		const char *n = strerrorname_np(e);
+	int e = kb_error_find(name, strlen(name));
 
-		if (n && strcmp(n, name) == 0)
-			return e;
-	}
-	return 0;
+	return e > 0 ? e : 0;
 }
 
+/* Linux's, by number: the log is of a Linux machine. */
 static uint32_t signal_of(const char *name)
 {
-	for (int s = 1; s < NSIG; s++) {
-		const char *n = sigabbrev_np(s);
+	static const char *const names[] = {"", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS",
+		"FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
+		"CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+		"WINCH", "IO", "PWR", "SYS"};
 
-		if (n && strncmp(name, "SIG", 3) == 0 && strcmp(n, name + 3) == 0)
-			return (uint32_t)s;
-	}
+	for (uint32_t s = 1; s < KB_ARRAY_LEN(names); s++)
+		if (strncmp(name, "SIG", 3) == 0 && strcmp(names[s], name + 3) == 0)
+			return s;
 	return 0;
 }
-
-static const struct {
-	const char *name;
-	uint32_t value;
-} open_flags[] = {{"O_RDONLY", O_RDONLY}, {"O_WRONLY", O_WRONLY}, {"O_RDWR", O_RDWR},
-	{"O_CREAT", O_CREAT}, {"O_EXCL", O_EXCL}, {"O_NOCTTY", O_NOCTTY}, {"O_TRUNC", O_TRUNC},
-	{"O_APPEND", O_APPEND}, {"O_NONBLOCK", O_NONBLOCK}, {"O_DSYNC", O_DSYNC},
-	{"O_SYNC", O_SYNC}, {"O_DIRECT", O_DIRECT}, {"O_LARGEFILE", 0100000},
-	{"O_DIRECTORY", O_DIRECTORY}, {"O_NOFOLLOW", O_NOFOLLOW}, {"O_NOATIME", O_NOATIME},
-	{"O_CLOEXEC", O_CLOEXEC}, {"O_PATH", O_PATH}, {"O_TMPFILE", O_TMPFILE}};
 
 /* "O_RDONLY|O_CLOEXEC|0x40"; for openat2 the words inside "{flags=…, mode=…}". */
 static uint32_t parse_flags(const char *text)
 {
-	uint32_t flags = 0;
+	uint32_t flags = 0, flag;
 
 	while (*text && *text != ',') {
 		size_t len = strcspn(text, "|, }");
 
-		for (size_t i = 0; i < KB_ARRAY_LEN(open_flags); i++)
-			if (strlen(open_flags[i].name) == len &&
-				memcmp(text, open_flags[i].name, len) == 0)
-				flags |= open_flags[i].value;
-		if (len > 0 && text[0] >= '0' && text[0] <= '9')
+		if (kb_flag_find(text, len, kb_arch_native(), &flag))
+			flags |= flag;
+		else if (len > 0 && text[0] >= '0' && text[0] <= '9')
 			flags |= (uint32_t)strtoul(text, NULL, 0);
 		text += len;
 		text += strspn(text, "| }");

@@ -358,8 +358,11 @@ static bool rule_match(const struct kb_term *node, const struct kb_row *row)
 		return false;
 	if (text_match(node, id))
 		return true;
-	hash = memrchr(id.data, '#', id.len);
-	return hash && text_match(node, (struct kb_bytes){id.data, (size_t)(hash - id.data)});
+	hash = id.data + id.len;
+	while (hash > id.data && *hash != '#')
+		hash--;
+	return hash > id.data &&
+	       text_match(node, (struct kb_bytes){id.data, (size_t)(hash - id.data)});
 }
 
 static bool number_match(enum kb_op op, int64_t a, int64_t b)

@@ -22,6 +22,7 @@
 
 #include "channel_private.h"
 #include "fd.h"
+#include "os.h"
 
 static void on_io(int fd, unsigned events, void *arg);
 static void on_kick(void *arg);
@@ -372,8 +373,7 @@ static ssize_t read_once(struct kb_channel *ch, uint8_t *dst, size_t len, struct
 	int r;
 
 	do
-		n = ch->is_socket ? recvmsg(ch->fd, &msg, MSG_CMSG_CLOEXEC)
-				  : read(ch->fd, dst, len);
+		n = ch->is_socket ? kb_os_recvmsg(ch->fd, &msg) : read(ch->fd, dst, len);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return -KB_ERR_TIMEOUT;

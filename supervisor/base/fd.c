@@ -1,4 +1,5 @@
 #include "fd.h"
+#include "os.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -28,8 +29,7 @@ int kb_fd_cloexec(int fd, bool on, struct kb_err *err)
 
 int kb_fd_socketpair(bool seqpacket, int ret[2], struct kb_err *err)
 {
-	if (socketpair(AF_UNIX, (seqpacket ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC, 0, ret) <
-		0)
+	if (kb_os_socketpair(seqpacket ? SOCK_SEQPACKET : SOCK_STREAM, ret) < 0)
 		return kb_err_sys(err, errno, "a socket pair cannot be made");
 	return 0;
 }
@@ -41,7 +41,7 @@ int kb_fd_listen_loopback(unsigned *port, int *ret, struct kb_err *err)
 	struct sockaddr_in sa = {.sin_family = AF_INET,
 		.sin_port = htons((uint16_t)*port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	KB_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_INET, SOCK_STREAM, 0, true);
 	socklen_t len = sizeof(sa);
 	const int on = 1;
 
@@ -128,7 +128,7 @@ ssize_t kb_fd_recv(int sock, void *data, size_t len, int *ret_fds, size_t n_fds,
 	for (size_t i = 0; i < n_fds; i++)
 		ret_fds[i] = -1;
 	do
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		n = kb_os_recvmsg(sock, &msg);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return kb_err_sys(err, errno, "a message cannot be received");

@@ -2,11 +2,20 @@
 #include "os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/fs.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/sendfile.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -25,6 +34,94 @@ int kb_fd_peer(int sock, struct kb_peer *ret, struct kb_err *err)
 int kb_fd_accept(int listener)
 {
 	return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+int kb_os_pipe(int ret[2], bool nonblock)
+{
+	return pipe2(ret, O_CLOEXEC | (nonblock ? O_NONBLOCK : 0));
+}
+
+int kb_os_socket(int domain, int type, int protocol, bool nonblock)
+{
+	return socket(domain, type | SOCK_CLOEXEC | (nonblock ? SOCK_NONBLOCK : 0), protocol);
+}
+
+int kb_os_socketpair(int type, int ret[2])
+{
+	return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ret);
+}
+
+ssize_t kb_os_recvmsg(int sock, struct msghdr *msg)
+{
+	return recvmsg(sock, msg, MSG_CMSG_CLOEXEC);
+}
+
+int kb_os_random(void *ret, size_t len)
+{
+	return getrandom(ret, len, 0) == (ssize_t)len ? 0 : -1;
+}
+
+static int64_t nanoseconds(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t kb_os_mtime(const struct stat *st)
+{
+	return nanoseconds(st->st_mtim);
+}
+
+int64_t kb_os_ctime(const struct stat *st)
+{
+	return nanoseconds(st->st_ctim);
+}
+
+int kb_os_process_open(pid_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+int kb_os_process_kill(int process, pid_t pid, int signo)
+{
+	return (int)syscall(SYS_pidfd_send_signal, process, signo, NULL, 0);
+}
+
+int kb_os_signal_open(const sigset_t *set)
+{
+	return sigprocmask(SIG_BLOCK, set, NULL) < 0 ? -1 : signalfd(-1, set, SFD_CLOEXEC);
+}
+
+int kb_os_signal_take(int fd)
+{
+	struct signalfd_siginfo info;
+
+	return read(fd, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : -1;
+}
+
+int kb_os_clone(int in, int out)
+{
+	return ioctl(out, FICLONE, in);
+}
+
+int kb_os_sync(int fd)
+{
+	return fdatasync(fd);
+}
+
+int kb_os_allocate(int fd, off_t len)
+{
+	errno = posix_fallocate(fd, 0, len);
+	return errno ? -1 : 0;
+}
+
+ssize_t kb_os_copy(int in, int out, off_t *at, size_t len)
+{
+	return sendfile(out, in, at, len);
+}
+
+int kb_os_rename_new(const char *from, const char *to)
+{
+	return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 }
 
 int kb_os_cloexec_from(int first)

@@ -110,7 +110,7 @@ int kb_spawn(const struct kb_spawn *spawn, pid_t *ret_pid, struct kb_err *err)
 
 	if (spawn->n_fds > KB_SPAWN_FDS_MAX)
 		return kb_err_set(err, KB_ERR_LIMIT, "more than %d fds", KB_SPAWN_FDS_MAX);
-	if (pipe2(report, O_CLOEXEC) < 0)
+	if (kb_os_pipe(report, false) < 0)
 		return kb_err_sys(err, errno, "a pipe cannot be made");
 	report_r = report[0];
 	pid = fork();

@@ -1,4 +1,5 @@
 #include "str.h"
+#include "os.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -126,7 +127,7 @@ int kb_ulid_new(uint8_t ret[KB_ULID_SIZE], struct kb_err *err)
 {
 	uint64_t ms = (uint64_t)kb_now_real() / 1000000;
 
-	if (getrandom(ret + 6, 10, 0) != 10)
+	if (kb_os_random(ret + 6, 10) < 0)
 		return kb_err_sys(err, errno, "random bytes could not be read");
 	for (int i = 0; i < 6; i++)
 		ret[i] = (uint8_t)(ms >> (8 * (5 - i)));
@@ -189,7 +190,7 @@ int kb_name_new(char ret[KB_NAME_MAX], struct kb_err *err)
 {
 	uint16_t r[2];
 
-	if (getrandom(r, sizeof(r), 0) != sizeof(r))
+	if (kb_os_random(r, sizeof(r)) < 0)
 		return kb_err_sys(err, errno, "random bytes could not be read");
 	snprintf(ret, KB_NAME_MAX, "%s-%s", name_first[r[0] % KB_ARRAY_LEN(name_first)],
 		name_second[r[1] % KB_ARRAY_LEN(name_second)]);

@@ -9,6 +9,7 @@
 
 #include "broker_private.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 #define CONNECT_MS 10000 /* for one address */
@@ -108,8 +109,7 @@ static void attempt(struct kb_dial *d, const struct kb_address *a)
 {
 	const int on = 1;
 
-	d->fd = socket(
-		a->len == 4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	d->fd = kb_os_socket(a->len == 4 ? AF_INET : AF_INET6, SOCK_STREAM, 0, true);
 	if (d->fd < 0) {
 		attempt_failed(d, errno);
 		return;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "http.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 struct kb_question {
@@ -266,7 +267,7 @@ int kb_resolver_create(struct kb_loop *loop, struct kb_resolver **ret, struct kb
 	TAILQ_INIT(&resolver->queued);
 	TAILQ_INIT(&resolver->running);
 	TAILQ_INIT(&resolver->known);
-	if (pipe2(resolver->pipe, O_CLOEXEC) < 0) {
+	if (kb_os_pipe(resolver->pipe, false) < 0) {
 		free(resolver);
 		return kb_err_sys(err, errno, "a pipe cannot be made");
 	}

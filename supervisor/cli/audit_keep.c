@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "connect.h"
+#include "supervisor/base/os.h"
 #include "verbs.h"
 
 /* 0 stands for "no bound" further on; whoever says 0 means nothing. */
@@ -134,7 +135,7 @@ static int open_log(const char *path, int *ret, uint64_t *ret_start, struct kb_e
 	if (S_ISDIR(st.st_mode))
 		return kb_err_sys(err, EISDIR, "%s could not be read", path);
 	/* For lines without a date: the day it was written. */
-	*ret_start = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+	*ret_start = (uint64_t)kb_os_mtime(&st);
 	*ret = kb_steal_fd(&fd);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/str.h"
 
 #define DIAGS_TEXT_MAX (1u << 20)

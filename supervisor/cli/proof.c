@@ -18,7 +18,7 @@ static const char script[] = "( : >/usr/.kbsup-doctor ) 2>/dev/null && exit 41\n
 			     "[ \"$(ls /sys/class/net 2>/dev/null || echo lo)\" = lo ] || exit 43\n"
 			     "exit 0\n";
 
-struct wait {
+struct waiting {
 	struct kb_loop *loop;
 	struct kb_proof *proof;
 	struct kb_err failure;
@@ -27,7 +27,7 @@ struct wait {
 
 static void on_accepted(struct kb_attach *at, const char *id, const char *name, void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	snprintf(w->proof->name, sizeof(w->proof->name), "%s", name);
 }
@@ -50,14 +50,14 @@ static void on_writable(struct kb_attach *at, void *arg)
 
 static void on_exited(struct kb_attach *at, int exit_code, unsigned signal, void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	w->proof->exit_code = exit_code;
 }
 
 static void on_detached(struct kb_attach *at, const char *reason, void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	kb_err_set(&w->failure, KB_ERR_FAILED, "another client took the session: %s",
 		reason ? reason : "");
@@ -66,7 +66,7 @@ static void on_detached(struct kb_attach *at, const char *reason, void *arg)
 
 static void on_ended(struct kb_attach *at, const struct kb_session *session, void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	w->ended = true;
 	w->proof->exit_code = session->exit_code;
@@ -79,7 +79,7 @@ static void on_ended(struct kb_attach *at, const struct kb_session *session, voi
 
 static void on_failed(struct kb_attach *at, const struct kb_err *why, void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	w->failure = *why;
 	kb_loop_stop(w->loop);
@@ -87,7 +87,7 @@ static void on_failed(struct kb_attach *at, const struct kb_err *why, void *arg)
 
 static void on_late(void *arg)
 {
-	struct wait *w = arg;
+	struct waiting *w = arg;
 
 	kb_err_set(
 		&w->failure, KB_ERR_TIMEOUT, "a session did not end within %d s", WAIT_MS / 1000);
@@ -108,7 +108,7 @@ static const struct kb_attach_ops ops = {
 static int wait_for_end(struct kb_connection *connection, const struct kb_run *run,
 	struct kb_proof *proof, struct kb_err *err)
 {
-	struct wait w = {.loop = connection->loop, .proof = proof};
+	struct waiting w = {.loop = connection->loop, .proof = proof};
 	struct kb_source *deadline = NULL;
 	struct kb_attach *at = NULL;
 	int r = kb_loop_timer(w.loop, on_late, &w, &deadline, err);

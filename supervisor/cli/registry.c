@@ -13,6 +13,7 @@
 #include "policy/policy.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 
@@ -166,7 +167,6 @@ static bool find_in_path(const char *name, char ret[PATH_MAX])
 /* What it prints, within ASK_MS; away from the workspace, whose files must not answer. */
 static bool run_program(size_t k, const char *path, char ret[ANSWER_MAX])
 {
-	extern char **environ;
 	int out[2], status = 0;
 	struct kb_spawn spawn = {.path = path,
 		.argv = places[k].ask,
@@ -179,7 +179,7 @@ static bool run_program(size_t k, const char *path, char ret[ANSWER_MAX])
 	ssize_t n = 0;
 	pid_t pid;
 
-	if (pipe2(out, O_CLOEXEC) < 0)
+	if (kb_os_pipe(out, false) < 0)
 		return false;
 	fd = (struct kb_spawn_fd){.from = out[1], .to = 1};
 	spawn.fds = &fd;

@@ -92,7 +92,7 @@ static int start(const char *const *argv, int *ret_fd, pid_t *ret_pid, struct kb
 	KB_CLOSE int in = -1;
 	int ends[2], r;
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
+	if (kb_os_pipe(ends, false) < 0)
 		return kb_err_sys(err, errno, "a pipe cannot be made");
 	in = ends[0];
 	out = ends[1];

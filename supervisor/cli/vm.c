@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "supervisor/base/dirs.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/programs.h"
 #include "verbs.h"
 
@@ -56,8 +56,7 @@ int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	v->cancel_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	v->cancel_fd = kb_os_signal_open(&set);
 	if (v->cancel_fd < 0)
 		return kb_err_sys(err, errno, "signals cannot be watched");
 	if ((r = kb_dirs_make(dirs.state, err)) < 0 || (r = kb_dirs_make(dirs.runtime, err)) < 0)

@@ -10,6 +10,7 @@
 
 #include "keys.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "term.h"
 #include "verbs.h"
 
@@ -19,7 +20,7 @@
 static int connect_console(const char *path, int *ret, struct kb_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	KB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, false);
 
 	memcpy(addr.sun_path, path, strlen(path) + 1);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)

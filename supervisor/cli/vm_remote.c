@@ -4,11 +4,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
 #include "feed.h"
 #include "sink.h"
 #include "supervisor/base/dirs.h"
+#include "supervisor/base/os.h"
 #include "supervisor/link/ssh.h"
 #include "term.h"
 #include "verbs.h"
@@ -170,7 +170,7 @@ static void ch_writable(struct kb_ssh_channel *ch, void *arg)
 static int signal_status(const char *name)
 {
 	for (int i = 1; i < 65; i++) {
-		const char *abbrev = sigabbrev_np(i);
+		const char *abbrev = kb_os_signal_name(i);
 
 		if (abbrev && !strcmp(abbrev, name))
 			return 128 + i;
@@ -201,11 +201,11 @@ static const struct kb_ssh_ops ssh_ops = {.closed = ssh_closed};
 static void on_cancel(int fd, unsigned events, void *arg)
 {
 	struct shell *s = arg;
-	struct signalfd_siginfo info;
+	int signo = kb_os_signal_take(fd);
 
-	if (read(fd, &info, sizeof(info)) != sizeof(info))
+	if (signo < 0)
 		return;
-	s->status = 128 + (int)info.ssi_signo;
+	s->status = 128 + signo;
 	kb_ssh_channel_close(s->ch);
 	end(s, NULL);
 }

@@ -15,6 +15,7 @@
 #include "ready.h"
 #include "supervisor/base/build.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/programs.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
@@ -169,7 +170,7 @@ int kb_client_call(struct kb_client *client, Kb__Control__Request *request, int 
 static int connect_socket(const char *path, int *ret, struct kb_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	KB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, false);
 
 	if (fd < 0)
 		return kb_err_sys(err, errno, "a socket cannot be made");
@@ -261,7 +262,7 @@ static int start_supervisor(struct kb_err *err)
 	KB_CLOSE int ready_r = -1;
 	int ready[2], r;
 
-	if (pipe2(ready, O_CLOEXEC) < 0)
+	if (kb_os_pipe(ready, false) < 0)
 		return kb_err_sys(err, errno, "a pipe cannot be made");
 	ready_r = ready[0];
 	r = spawn_supervisor(ready[1], err);
@@ -625,7 +626,7 @@ int kb_client_summary(struct kb_client *client, struct kb_session *session, stru
 	KB_CLOSE int in = -1;
 	int ends[2], status, r;
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
+	if (kb_os_pipe(ends, false) < 0)
 		return kb_err_sys(err, errno, "a pipe cannot be made");
 	in = ends[0];
 	out = ends[1];

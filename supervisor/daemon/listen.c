@@ -11,6 +11,7 @@
 
 #include "main.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 #define BACKLOG	      128
@@ -79,7 +80,7 @@ static int from_systemd(int *ret, struct kb_err *err)
 static int bind_own(const char *path, int *ret, struct kb_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	KB_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	KB_CLOSE int fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, false);
 	mode_t old;
 	int r;
 

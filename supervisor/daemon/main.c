@@ -131,7 +131,7 @@ static void on_accept(int fd, unsigned events, void *arg)
 	struct kb_err err;
 
 	for (int i = 0; i < ACCEPTS_PER_WAKE; i++) {
-		int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		int client = kb_fd_accept(fd);
 
 		if (client < 0 && (errno == EMFILE || errno == ENFILE))
 			kb_log_error("no file descriptor is left for a client");

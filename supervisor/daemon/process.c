@@ -13,6 +13,7 @@
 #include "roles.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 

@@ -4,6 +4,7 @@
 
 #include "link_private.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/programs.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"

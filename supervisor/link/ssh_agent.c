@@ -7,6 +7,7 @@
 
 #include "ssh_private.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 
 #define MESSAGE_MAX (256u << 10) /* what OpenSSH takes and gives */
 
@@ -174,7 +175,7 @@ int kb_ssh_agent_open(struct kb_loop *loop, const char *path, void (*woken)(void
 	a->arg = arg;
 	kb_buf_init(&a->in, MESSAGE_MAX + 8192);
 	kb_buf_init(&a->out, MESSAGE_MAX);
-	a->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	a->fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, true);
 	if (a->fd < 0 || connect(a->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
 		r = kb_err_sys(err, errno, "the ssh agent cannot be reached");
 	else

@@ -15,6 +15,7 @@
 
 #include "ssh_private.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 
 #define ADDRESSES_MAX 8
 
@@ -128,8 +129,7 @@ static void try_next(struct kb_ssh_dial *d)
 			fail(d);
 			return;
 		}
-		d->fd = socket(
-			a->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+		d->fd = kb_os_socket(a->sa.ss_family, SOCK_STREAM, IPPROTO_TCP, true);
 		if (d->fd < 0 || (connect(d->fd, (const struct sockaddr *)&a->sa, a->len) < 0 &&
 					 errno != EINPROGRESS))
 			d->errnum = errno;
@@ -159,7 +159,7 @@ static int start_child(struct kb_ssh_dial *d, struct kb_err *err)
 {
 	int pipes[2];
 
-	if (pipe2(pipes, O_CLOEXEC | O_NONBLOCK) < 0)
+	if (kb_os_pipe(pipes, true) < 0)
 		return kb_err_sys(err, errno, "no pipe");
 	d->fd = pipes[0];
 	d->child = fork();

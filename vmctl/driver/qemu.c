@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 #include "vmctl/files.h"
 #include "vmctl/monitor.h"
@@ -337,10 +337,10 @@ int kb_qemu_kill(struct kb_vmctl *vm, const char *id, struct kb_err *err)
 	if (pid > 0) {
 		/* The lock was held a moment ago; a pidfd makes sure that what is killed is what
 		 * holds it now. */
-		KB_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		KB_CLOSE int pidfd = kb_os_process_open(pid);
 
 		if (pidfd >= 0 && kb_pid_of(vm, id) == pid)
-			syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+			kb_os_process_kill(pidfd, pid, SIGKILL);
 		vm->shielded++;
 		r = kb_qemu_wait_end(vm, id, KILL_MS, err);
 		vm->shielded--;
