@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define X32	0x40000000L
@@ -131,6 +132,7 @@ static void *flip(void *arg)
 static void names_that_flip(const char *allowed, const char *forbidden)
 {
 	pthread_t thread;
+	time_t end = time(NULL) + FLIPS_S;
 	long opened = 0;
 	char bytes[8];
 
@@ -139,7 +141,7 @@ static void names_that_flip(const char *allowed, const char *forbidden)
 	strcpy(flipping, allowed);
 	if (pthread_create(&thread, NULL, flip, NULL) != 0)
 		exit(1);
-	for (int i = 0; i < FLIPS; i++) {
+	for (int i = 0; i < FLIPS && time(NULL) < end; i++) {
 		int fd = open(flipping, O_RDONLY);
 
 		if (fd < 0)

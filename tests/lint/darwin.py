@@ -66,7 +66,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         link_headers(work)
         environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=work + "/cache", ZIG_LOCAL_CACHE_DIR=work + "/cache")
-        flags = ["-target", TARGET, "-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter",
+        flags = ["-target", TARGET, "-std=gnu11", "-O0", "-g0", "-fno-sanitize=undefined", "-Wall", "-Wextra", "-Wno-unused-parameter",
                  "-Wno-missing-field-initializers", "-Werror=implicit-function-declaration",
                  "-Werror=incompatible-pointer-types", "-Werror=int-conversion",
                  "-I", root, "-I", build, "-isystem", work]
