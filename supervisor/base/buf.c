@@ -1,4 +1,5 @@
 #include "buf.h"
+#include "os.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +20,7 @@ void kb_buf_finish(struct kb_buf *buf)
 void kb_buf_wipe(struct kb_buf *buf)
 {
 	if (buf->bytes)
-		explicit_bzero(buf->bytes, buf->cap);
+		kb_os_wipe(buf->bytes, buf->cap);
 	kb_buf_finish(buf);
 }
 

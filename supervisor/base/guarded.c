@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "log.h"
+#include "os.h"
 
 int kb_guarded_init(struct kb_guarded *g, size_t size, struct kb_err *err)
 {
@@ -26,7 +27,7 @@ void kb_guarded_finish(struct kb_guarded *g)
 {
 	if (!g->memory)
 		return;
-	explicit_bzero(g->memory, g->size);
+	kb_os_wipe(g->memory, g->size);
 	(void)munmap(g->memory, g->size);
 	*g = (struct kb_guarded){0};
 }

@@ -23,10 +23,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "fd.h"
+#include "os.h"
 #include "util.h"
 
 #define READ_MAX   (64u << 10)	/* per wake-up */
@@ -424,7 +424,7 @@ int kb_line_call(struct kb_loop *loop, int64_t hold_ms, const struct kb_line_ops
 	l->hold_ms = hold_ms ? KB_MIN(KB_MAX(hold_ms, KB_LINE_HOLD_MIN), KB_LINE_HOLD_MAX)
 			     : KB_LINE_HOLD_MS;
 	do {
-		if (getrandom(&l->id, sizeof(l->id), 0) != sizeof(l->id))
+		if (kb_os_random(&l->id, sizeof(l->id)) < 0)
 			r = kb_err_sys(err, errno, "no random bytes");
 	} while (r == 0 && l->id == 0);
 	if (r == 0)

@@ -22,6 +22,10 @@ int kb_os_socketpair(int type, int ret[2]);
 ssize_t kb_os_recvmsg(int sock, struct msghdr *msg);
 /* At most 256 bytes, from the kernel. */
 int kb_os_random(void *ret, size_t len);
+/* Zeroes memory that held a secret; no compiler leaves it out. */
+void kb_os_wipe(void *memory, size_t len);
+/* No other process of this user's reads our memory from now on; best effort. */
+void kb_os_keep_private(void);
 
 /* Nanoseconds since the epoch. */
 int64_t kb_os_mtime(const struct stat *st);

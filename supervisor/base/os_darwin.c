@@ -1,4 +1,5 @@
 /* The same on macOS. Compiled by the test `darwin`, and by who builds there. */
+#define __STDC_WANT_LIB_EXT1__ 1 /* memset_s */
 #include "os.h"
 
 #include <errno.h>
@@ -91,6 +92,16 @@ ssize_t kb_os_recvmsg(int sock, struct msghdr *msg)
 int kb_os_random(void *ret, size_t len)
 {
 	return getentropy(ret, len);
+}
+
+void kb_os_wipe(void *memory, size_t len)
+{
+	(void)memset_s(memory, len, 0, len);
+}
+
+void kb_os_keep_private(void)
+{
+	/* A task port, which is what it takes, is given to debuggers with the right to it alone. */
 }
 
 int kb_fd_peer(int sock, struct kb_peer *ret, struct kb_err *err)

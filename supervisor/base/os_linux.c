@@ -61,6 +61,16 @@ int kb_os_random(void *ret, size_t len)
 	return getrandom(ret, len, 0) == (ssize_t)len ? 0 : -1;
 }
 
+void kb_os_wipe(void *memory, size_t len)
+{
+	explicit_bzero(memory, len);
+}
+
+void kb_os_keep_private(void)
+{
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 static int64_t nanoseconds(struct timespec t)
 {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;

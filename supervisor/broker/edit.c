@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 #define BASIC_MAX 4096 /* bytes of user and password together; longer ones are left alone */
@@ -164,7 +165,7 @@ static int put_basic(struct work *w, struct kb_slice value)
 		size_t len = kb_base64_encode(kb_buf_data(&made), kb_buf_len(&made), text);
 
 		r = kb_buf_append(out, text, len, w->err);
-		explicit_bzero(text, len);
+		kb_os_wipe(text, len);
 	}
 	free(text);
 	kb_buf_wipe(&made);

@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "proto/role.pb-c.h"
 #include "supervisor/base/guarded.h"
+#include "supervisor/base/os.h"
 
 #define ROOM	 (256u << 10)
 #define BLOB_MAX (96u << 10) /* encoded */
@@ -22,7 +22,7 @@ void kb_vault_harden(void)
 {
 	const struct rlimit none = {0, 0};
 
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	kb_os_keep_private();
 	(void)setrlimit(RLIMIT_CORE, &none);
 }
 
@@ -73,7 +73,7 @@ static int fill(struct kb_vault *v, int fd, struct kb_err *err)
 	if (r < 0)
 		return r;
 	v->secrets = kb__role__secrets__unpack(&allocator, len, blob);
-	explicit_bzero(blob, len);
+	kb_os_wipe(blob, len);
 	return v->secrets ? 0
 			  : kb_err_set(err, KB_ERR_INVALID,
 				    "the session's secrets are "

@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 #include "supervisor/base/util.h"
 
@@ -148,10 +149,9 @@ static int from_command(const struct kb_secret *s, const char *home, char *data,
 static int from_keyring(const struct kb_secret *s, const char *home, char *data, size_t *ret_len,
 	struct kb_err *err)
 {
-	const char *argv[4 + 2 * ATTRIBUTES_MAX + 1] = {"sh", "-c",
-		"command -v secret-tool >/dev/null 2>&1 || exit 127\n"
-		"exec secret-tool lookup \"$@\"",
-		"sh"};
+	static const char lookup[] = "command -v secret-tool >/dev/null 2>&1 || exit 127\n"
+				     "exec secret-tool lookup \"$@\"";
+	const char *argv[4 + 2 * ATTRIBUTES_MAX + 1] = {"sh", "-c", lookup, "sh"};
 	char *words KB_FREE = kb_xstrdup(s->source), *at = words, *word, *value;
 	size_t n = 4;
 	int status, r;
@@ -225,5 +225,5 @@ void kb_secret_forget(const struct kb_secret *secret)
 	char *value = secret->from == KB_SECRET_ENV ? getenv(secret->source) : NULL;
 
 	if (value)
-		explicit_bzero(value, strlen(value));
+		kb_os_wipe(value, strlen(value));
 }

@@ -105,7 +105,7 @@ static int read_recorded(FILE *in, struct kb_recorded_list *list, struct kb_err 
 		msg = kb__control__subject__unpack(NULL, len, data);
 	if (!msg)
 		return kb_err_set(err, KB_ERR_INVALID, "the reader answered something else");
-	mem = reallocarray(list->items, list->n + 1, sizeof(*list->items));
+	mem = realloc(list->items, (list->n + 1) * sizeof(*list->items));
 	if (mem)
 		list->items = mem;
 	if (mem)

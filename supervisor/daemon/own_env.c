@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 static const char *const names[] = {"HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "LC_CTYPE",
@@ -31,7 +32,7 @@ void kb_own_env_reduce(void)
 		if (kb_own_env_passes(*from))
 			*to++ = *from;
 		else
-			explicit_bzero(*from, strlen(*from));
+			kb_os_wipe(*from, strlen(*from));
 	}
 	*to = NULL;
 }

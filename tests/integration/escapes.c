@@ -27,6 +27,7 @@
 
 #define X32	0x40000000L
 #define FLIPS	200000
+#define FLIPS_S 4 /* seconds at most */
 #define MADE_UP 5120L
 
 static void tell(const char *name, long result)
