@@ -13,9 +13,12 @@ standard error.
 """
 import base64
 import os
+import re
 import sys
 
 PIECE = 1 << 20
+# AddressSanitizer's shadow is mapped in terabytes, and has no bytes of the program in it.
+MAPPING_MAX = 1 << 36
 
 
 def spellings(text):
@@ -71,19 +74,36 @@ def children(pid):
             pass
 
 
+def has_sanitizer(pid):
+    with open("/proc/%d/maps" % pid) as maps:
+        return any(high - low > MAPPING_MAX for low, high in (span(line) for line in maps))
+
+
+def span(line):
+    return (int(x, 16) for x in line.split()[0].split("-"))
+
+
+def is_environment(memory, page):
+    """AddressSanitizer keeps a copy of /proc/self/environ as it was at the start, from a page's beginning."""
+    memory.seek(page)
+    return re.match(rb"[A-Za-z_][A-Za-z0-9_]*=", memory.read(256)) is not None
+
+
 def search_process(pid, wanted, skipped):
     for name in ("environ", "cmdline"):
         yield from search_file("/proc/%d/%s" % (pid, name), wanted)
     try:
+        sanitizer = has_sanitizer(pid)
         with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as memory:
             for line in maps:
-                fields = line.split()
-                low, high = (int(x, 16) for x in fields[0].split("-"))
-                if not fields[1].startswith("r") or "[v" in line:
+                low, high = span(line)
+                if line.split()[1][0] != "r" or "[v" in line or high - low > MAPPING_MAX:
                     continue
                 try:
                     memory.seek(low)
-                    for offset in search(memory, high - low, wanted):
+                    for offset in list(search(memory, high - low, wanted)):
+                        if sanitizer and is_environment(memory, low + offset & -4096):
+                            continue
                         yield "process %d (%s) at %#x" % (pid, comm(pid), low + offset)
                 except (OSError, ValueError, OverflowError):
                     pass
