@@ -290,6 +290,14 @@ int kb_args_parse(struct kb_args *args, const struct kb_command *command, int n_
 	return r;
 }
 
+int kb_args_default(
+	struct kb_args *args, const struct kb_option *option, const char *value, struct kb_err *err)
+{
+	const struct parse p = {.args = args, .err = err};
+
+	return add(&p, option, value);
+}
+
 void kb_args_finish(struct kb_args *args)
 {
 	free(args->operands);

@@ -32,6 +32,9 @@ struct kb_args {
 int kb_args_parse(struct kb_args *args, const struct kb_command *command, int n_words, char **words,
 	struct kb_err *err);
 void kb_args_finish(struct kb_args *args);
+/* As if the option, which was not given, had been; value must outlive args. */
+int kb_args_default(struct kb_args *args, const struct kb_option *option, const char *value,
+	struct kb_err *err);
 
 /* The option must be in the command's table: asking for another is a bug and aborts. */
 bool kb_args_has(const struct kb_args *args, const char *name);

@@ -68,6 +68,8 @@ static int run_attach(struct kb_cli *cli, const struct kb_args *args, struct kb_
 static const struct kb_option attach_options[] = {
 	{.name = "detach-keys",
 		.arg = "KEYS",
+		.setting = "detach-keys",
+		.variable = "KBSUP_DETACH_KEYS",
 		.help = "The keys that detach; " KB_KEYS_DEFAULT " unless told otherwise"},
 	{0},
 };

@@ -38,8 +38,11 @@ struct kb_option {
 	char letter;	  /* or 0 */
 	const char *arg;  /* what the value is called; NULL: a flag */
 	enum kb_kind kind;
-	const char *words; /* KB_KIND_WORD: "auto|bpf|notify" */
-	bool repeat;	   /* may be given more than once */
+	const char *words;    /* KB_KIND_WORD: "auto|bpf|notify" */
+	bool repeat;	      /* may be given more than once */
+	const char *setting;  /* its name in the user's settings (settings.h), or NULL */
+	const char *variable; /* the variable that stands for it, or NULL */
+	const char *unless; /* with this other option given, the setting does not count; or NULL */
 	const char *help;
 };
 

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "keys.h"
 #include "policies.h"
+#include "settings.h"
 #include "verbs.h"
 
 struct setting {
@@ -12,37 +13,54 @@ struct setting {
 
 #define SETTINGS_MAX 16
 
-static void add(
-	struct setting list[], size_t *n, const char *name, const char *value, const char *variable)
+static struct setting of_variable(const char *name, const char *variable, const char *fallback)
 {
 	const char *set = getenv(variable);
+	bool is_set = set && *set;
 
-	list[(*n)++] = (struct setting){
-		.name = name, .value = value, .from = set && *set ? variable : "default"};
+	return (struct setting){name, is_set ? set : fallback, is_set ? variable : "default"};
 }
 
-static const char *env_or(const char *variable, const char *fallback)
+/* A place has what was made of the variable. */
+static struct setting of_place(const char *name, const char *variable, const char *place)
 {
-	const char *set = getenv(variable);
+	struct setting setting = of_variable(name, variable, place);
 
-	return set && *set ? set : fallback;
+	setting.value = place;
+	return setting;
 }
 
-static size_t collect(const struct kb_dirs *dirs, struct setting list[SETTINGS_MAX])
+/* What an option says that is not given: its variable, the file, what is built in. */
+static struct setting of_option(const struct kb_settings *file, const char *name,
+	const char *variable, const char *fallback)
+{
+	struct setting setting = of_variable(name, variable ? variable : "", fallback);
+	const char *value = kb_settings_value(file, name);
+
+	if (value && !strcmp(setting.from, "default")) {
+		setting.value = value;
+		setting.from = file->path;
+	}
+	return setting;
+}
+
+static size_t collect(const struct kb_dirs *dirs, const struct kb_settings *file,
+	struct setting list[SETTINGS_MAX])
 {
 	size_t n = 0;
 
-	list[n++] = (struct setting){"agent", "shell", "default"};
-	list[n++] = (struct setting){"machine", "local", "default"};
-	list[n++] = (struct setting){"lane", "auto", "default"};
-	add(list, &n, "detach keys", env_or("KBSUP_DETACH_KEYS", KB_KEYS_DEFAULT),
-		"KBSUP_DETACH_KEYS");
-	add(list, &n, "log level", env_or("KBSUP_LOG", "warn"), "KBSUP_LOG");
-	add(list, &n, "programs", env_or("KBSUP_LIBEXEC", "beside kbsup"), "KBSUP_LIBEXEC");
-	add(list, &n, "policies", dirs->config, "XDG_CONFIG_HOME");
-	add(list, &n, "state", dirs->state, "XDG_STATE_HOME");
-	add(list, &n, "store", dirs->store, "XDG_STATE_HOME");
-	add(list, &n, "socket", dirs->socket, "XDG_RUNTIME_DIR");
+	list[n++] = of_option(file, "agent", NULL, "shell");
+	list[n++] = of_option(file, "machine", NULL, "local");
+	list[n++] = of_option(file, "lane", NULL, "auto");
+	list[n++] = of_option(file, "runtime", NULL, "the first that works");
+	list[n++] = of_option(file, "detach-keys", "KBSUP_DETACH_KEYS", KB_KEYS_DEFAULT);
+	list[n++] = of_variable("log level", "KBSUP_LOG", "warn");
+	list[n++] = of_variable("programs", "KBSUP_LIBEXEC", "beside kbsup");
+	list[n++] = of_place("settings", "XDG_CONFIG_HOME", file->path);
+	list[n++] = of_place("policies", "XDG_CONFIG_HOME", dirs->config);
+	list[n++] = of_place("state", "XDG_STATE_HOME", dirs->state);
+	list[n++] = of_place("store", "XDG_STATE_HOME", dirs->store);
+	list[n++] = of_place("socket", "XDG_RUNTIME_DIR", dirs->socket);
 	return n;
 }
 
@@ -63,6 +81,7 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 {
 	static const struct kb_column columns[] = {
 		{.title = "SETTING"}, {.title = "VALUE", .shrink = true}, {.title = "FROM"}, {0}};
+	struct kb_settings file KB_CLEANUP(kb_settings_finish) = {0};
 	struct kb_table table KB_TABLE_CLEANUP;
 	struct setting list[SETTINGS_MAX];
 	struct kb_dirs dirs;
@@ -70,9 +89,11 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 	int r = kb_dirs_find(&dirs, err);
 
 	kb_table_init(&table, columns);
+	if (r == 0)
+		r = kb_settings_load(&file, &dirs, err);
 	if (r < 0)
 		return r;
-	n = collect(&dirs, list);
+	n = collect(&dirs, &file, list);
 	if (cli->json)
 		return print_json(cli, list, n, err);
 	for (size_t i = 0; i < n; i++) {

@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "help.h"
+#include "settings.h"
 #include "supervisor/base/log.h"
 #include "verbs.h"
 
@@ -35,6 +36,7 @@ static int finish_output(const struct kb_cli *cli, int status)
 static int call(struct kb_cli *cli, const struct kb_command *command, int n, char **words,
 	struct kb_err *err)
 {
+	struct kb_settings settings KB_CLEANUP(kb_settings_finish) = {0};
 	struct kb_args args KB_CLEANUP(kb_args_finish);
 	int r = kb_args_parse(&args, command, n, words, err);
 
@@ -44,6 +46,9 @@ static int call(struct kb_cli *cli, const struct kb_command *command, int n, cha
 		kb_help_command(cli, command, stdout);
 		return KB_EXIT_OK;
 	}
+	r = kb_settings_apply(&settings, &args, err);
+	if (r < 0)
+		return r;
 	cli->json = command->json && kb_args_has(&args, "json");
 	return command->run(cli, &args, err);
 }

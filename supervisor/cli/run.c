@@ -446,6 +446,7 @@ static const struct kb_option options[] = {
 		.letter = 'a',
 		.arg = "A",
 		.kind = KB_KIND_AGENT,
+		.setting = "agent",
 		.help = "The agent: its policy, and its command where it has one; shell unless "
 			"told "
 			"otherwise"},
@@ -486,13 +487,17 @@ static const struct kb_option options[] = {
 		.arg = "LANE",
 		.kind = KB_KIND_WORD,
 		.words = "auto|bpf|notify",
+		.setting = "lane",
 		.help = "Which collector records"},
 	{.name = "runtime",
 		.arg = "R",
 		.kind = KB_KIND_FILE,
+		.setting = "runtime",
 		.help = "The container runtime, by name or path"},
 	{.name = "detach-keys",
 		.arg = "KEYS",
+		.setting = "detach-keys",
+		.variable = "KBSUP_DETACH_KEYS",
 		.help = "The keys that leave the session running; " KB_KEYS_DEFAULT
 			" unless told otherwise"},
 	{.name = "quiet", .letter = 'q', .help = "No line at the start and none at the end"},

@@ -121,6 +121,53 @@ json_of_offline_verbs() {
     kbsup policy check shell --json | json 'd' >/dev/null
 }
 
+# A setting is what an option says that is not given: the option beats its variable, that the setting.
+settings() {
+    local file=$XDG_CONFIG_HOME/kbsup/config
+    shown() { kbsup config show --json | json "[s['value'] + ' from ' + s['from'] for s in d if s['setting'] == '$1'][0]"; }
+    mkdir -p "$XDG_CONFIG_HOME/kbsup"
+    printf '# what I want\n\n  lane = notify # the one\nruntime=none-such\ndetach-keys = ctrl-x\n' >"$file"
+    expect_equal "$(shown lane)" "notify from $file"
+    expect_equal "$(shown agent)" 'shell from default'
+    expect_equal "$(KBSUP_DETACH_KEYS=ctrl-y shown detach-keys)" 'ctrl-y from KBSUP_DETACH_KEYS'
+    run kbsup run --workspace "$WS" -- true
+    expect_err 'none-such'
+    [ "$status" -ne 0 ] || fail 'the runtime of the settings was not used'
+    printf 'lane = notify\nagent = shell\n' >"$file"
+    run kbsup run --workspace "$WS" -- true
+    expect_status 0
+    run kbsup run --workspace "$WS" --lane sideways -- true
+    expect_status 2
+    rm "$file"
+}
+
+broken_settings() {
+    local file=$XDG_CONFIG_HOME/kbsup/config text said
+    mkdir -p "$XDG_CONFIG_HOME/kbsup"
+    run kbsup run --workspace "$WS" -- true
+    expect_status 0
+    while IFS='|' read -r text said; do
+        printf '# first\n%b\n' "$text" >"$file"
+        run kbsup run --workspace "$WS" -- true
+        [ "$status" -ne 0 ] || fail "taken: $text"
+        expect_err "$file:"
+        expect_err "$said"
+    done <<'EOF'
+lnae = auto|did you mean: lane
+lane = sideways|it is one of: auto
+lane|missing its value
+lane =|missing its value
+= auto|missing its name
+lane = auto\nlane = bpf|a second time
+EOF
+    # What takes no setting does not mind.
+    run kbsup version
+    expect_status 0
+    run kbsup run --help
+    expect_status 0
+    rm "$file"
+}
+
 status_without_supervisor() {
     run kbsup status
     expect_status 3
@@ -303,6 +350,8 @@ tap 'questions to policies' questions_to_policies
 tap 'agents and what they run' agents_and_what_they_run
 tap 'the audit verbs' audit_verbs
 tap 'doctor' doctor_proves
+tap "settings of one's own" settings
+tap 'settings that are wrong' broken_settings
 tap 'output that cannot be written is an error' output_that_cannot_be_written
 tap 'closed standard descriptors' closed_descriptors
 tap_end
