@@ -279,19 +279,15 @@ static int skip_event(void *arg, void *data, size_t size)
 	return 0;
 }
 
-/* Who had the seat before may have left something. */
+/* Who had the seat before may have left something. His table is overwritten. */
 static int clear_seat(struct kb_bpf_seat *seat, struct kb_err *err)
 {
 	struct ring_buffer *ring = ring_buffer__new(seat->ring_fd, skip_event, NULL, NULL);
-	const struct kb_bpf_call nothing = {0};
 
 	if (!ring)
 		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
 	ring_buffer__consume(ring);
 	ring_buffer__free(ring);
-	for (uint32_t nr = 0; nr < KB_BPF_CALLS; nr++)
-		if (bpf_map_update_elem(seat->table_fd, &nr, &nothing, 0) < 0)
-			return kb_err_sys(err, errno, "lane bpf: the table of calls");
 	return 0;
 }
 
@@ -367,20 +363,35 @@ void kb_bpf_seat_destroy(struct kb_bpf_seat *seat)
 	free(seat);
 }
 
-int kb_bpf_seat_want(
-	struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call, struct kb_err *err)
+/* What another session wants stays wanted; two at once only ever add. */
+static int add_wanted(const struct kb_bpf_seat *seat, const struct kb_bpf_call calls[KB_BPF_CALLS])
 {
-	uint32_t want =
-		(call->report ? KB_BPF_WANT_EXIT : 0) | (call->exec ? KB_BPF_WANT_ENTER : 0);
-	uint32_t had = 0;
+	uint32_t had[KB_BPF_CALLS], keys[KB_BPF_CALLS], next, n = KB_BPF_CALLS;
+	int fd = seat->maps[KB_BPF_WANTED];
 
-	/* What another session wants stays wanted; two at once only ever add. */
-	if (!want)
-		return 0;
-	(void)bpf_map_lookup_elem(seat->maps[KB_BPF_WANTED], &nr, &had);
-	want |= had;
-	if (bpf_map_update_elem(seat->table_fd, &nr, call, 0) < 0 ||
-		(want != had && bpf_map_update_elem(seat->maps[KB_BPF_WANTED], &nr, &want, 0) < 0))
+	/* ENOENT: that was all of them. */
+	if (bpf_map_lookup_batch(fd, NULL, &next, keys, had, &n, NULL) < 0 && errno != ENOENT)
+		return -1;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct kb_bpf_call *call = &calls[keys[i]];
+		uint32_t want = had[i] | (call->report ? KB_BPF_WANT_EXIT : 0) |
+				(call->exec ? KB_BPF_WANT_ENTER : 0);
+
+		if (want != had[i] && bpf_map_update_elem(fd, &keys[i], &want, 0) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int kb_bpf_seat_want(const struct kb_bpf_seat *seat, const struct kb_bpf_call calls[KB_BPF_CALLS],
+	struct kb_err *err)
+{
+	uint32_t keys[KB_BPF_CALLS], n = KB_BPF_CALLS;
+
+	for (uint32_t nr = 0; nr < KB_BPF_CALLS; nr++)
+		keys[nr] = nr;
+	if (bpf_map_update_batch(seat->table_fd, keys, calls, &n, NULL) < 0 ||
+		add_wanted(seat, calls) < 0)
 		return kb_err_sys(err, errno, "lane bpf: the table of calls");
 	return 0;
 }
@@ -451,11 +462,13 @@ static int on_probe_event(void *arg, void *data, size_t size)
 
 static int look_for(struct kb_bpf_hub *hub, struct kb_bpf_seat *seat, struct kb_err *err)
 {
-	const struct kb_bpf_call call = {.report = KB_BPF_REPORT_ALWAYS};
 	struct sought sought = {.nr = kb_syscall_number(kb_arch_native(), PROBE_CALL)};
+	struct kb_bpf_call calls[KB_BPF_CALLS] = {0};
 	struct ring_buffer *ring;
-	int r = kb_bpf_seat_want(seat, (uint32_t)sought.nr, &call, err);
+	int r;
 
+	calls[sought.nr].report = KB_BPF_REPORT_ALWAYS;
+	r = kb_bpf_seat_want(seat, calls, err);
 	if (r == 0)
 		r = kb_bpf_seat_take(seat, 0, err);
 	if (r == 0)

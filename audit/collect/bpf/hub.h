@@ -15,9 +15,10 @@ struct kb_bpf_seat {
 	int ring_fd, table_fd;
 };
 
-/* Every call the session wants to see; then taking the seat makes its processes seen. */
-int kb_bpf_seat_want(
-	struct kb_bpf_seat *seat, uint32_t nr, const struct kb_bpf_call *call, struct kb_err *err);
+/* What the session wants to see of each call, by number; then taking the seat makes its processes
+ * seen. */
+int kb_bpf_seat_want(const struct kb_bpf_seat *seat, const struct kb_bpf_call calls[KB_BPF_CALLS],
+	struct kb_err *err);
 /* init_pid 0: ourselves, whatever filters there are. */
 int kb_bpf_seat_take(struct kb_bpf_seat *seat, pid_t init_pid, struct kb_err *err);
 /* What was lost since the session began. */

@@ -153,16 +153,12 @@ static void describe(const struct kb_trap *trap, unsigned watch, struct kb_bpf_c
 
 static int fill_calls(struct kb_bpf *bpf, struct kb_err *err)
 {
-	int r = 0;
+	struct kb_bpf_call calls[KB_BPF_CALLS];
 
-	for (uint32_t nr = 0; nr < KB_BPF_CALLS && r == 0; nr++) {
-		unsigned watch = kb_bundle_watch(bpf->bundle, bpf->arch, (int)nr);
-		struct kb_bpf_call call;
-
-		describe(bpf->traps[nr], watch, &call);
-		r = kb_bpf_seat_want(bpf->seat, nr, &call, err);
-	}
-	return r;
+	for (uint32_t nr = 0; nr < KB_BPF_CALLS; nr++)
+		describe(bpf->traps[nr], kb_bundle_watch(bpf->bundle, bpf->arch, (int)nr),
+			&calls[nr]);
+	return kb_bpf_seat_want(bpf->seat, calls, err);
 }
 
 /* ---- Life -------------------------------------------------------------------------------------
