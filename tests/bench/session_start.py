@@ -4,8 +4,8 @@
 usage: session_start.py BUILD-DIR [ROUNDS]
 
   kbsup run      with the supervisor running; everything recorded, the record durable at the end
-  runc run       a bundle of the same mounts and namespaces, written once before; no seccomp, no
-  crun run       Landlock, no record
+  runc run       a bundle of the same mounts, namespaces and limits, written once before; no seccomp,
+  crun run       no Landlock, no record
   bwrap          the same namespaces and binds
   podman run     --rm, with a local root directory and the same runtime
 
@@ -60,6 +60,14 @@ def bundle_mounts(mounts, workspace):
     return result
 
 
+def limits():
+    """Those of the preset `base`, on what this machine's control groups have."""
+    memory = {"limit": 8 << 30}
+    if os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"):
+        memory["swap"] = memory["limit"]
+    return {"memory": memory, "pids": {"limit": 4096}}
+
+
 def write_bundle(path, mounts, workspace):
     rootfs = os.path.join(path, "rootfs")
     os.makedirs(rootfs)
@@ -76,7 +84,7 @@ def write_bundle(path, mounts, workspace):
         "root": {"path": "rootfs", "readonly": False},
         "hostname": "bench",
         "mounts": bundle_mounts(mounts, workspace),
-        "linux": {"namespaces": [{"type": n} for n in NAMESPACES],
+        "linux": {"namespaces": [{"type": n} for n in NAMESPACES], "resources": limits(),
                   "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
                   "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
                   "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
