@@ -229,8 +229,8 @@ void kb_bpf_seat_destroy(struct kb_bpf_seat *seat);
 
 struct kb_bpf;
 /* Uses bundle, arch, root_fd (taken), init_pid (its pid namespace is the session; who has no more
- * seccomp filters than it has is not looked at), host_root and split. Takes seat, also on failure.
- */
+ * seccomp filters than it has is not looked at), host_root and split. seat is borrowed,
+ * for as long as the lane lives; it is the session's from then on, and no other's later. */
 int kb_bpf_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	struct kb_bpf_seat *seat, const struct kb_notify_ops *ops, void *arg, struct kb_bpf **ret,
 	struct kb_err *err);

@@ -73,8 +73,7 @@ int kb_lanes_start(struct kb_lanes *lanes, struct kb_loop *loop,
 	own.split = use_bpf;
 	if (use_bpf) {
 		own.root_fd = fcntl(options->root_fd, F_DUPFD_CLOEXEC, 3);
-		r = kb_bpf_create(
-			loop, &own, KB_STEAL(lanes->seat), &bpf_ops, lanes, &lanes->bpf, err);
+		r = kb_bpf_create(loop, &own, lanes->seat, &bpf_ops, lanes, &lanes->bpf, err);
 		own.root_fd = options->root_fd;
 	}
 	if (r < 0) {
@@ -97,9 +96,14 @@ void kb_lanes_pause(struct kb_lanes *lanes, bool paused)
 		kb_bpf_pause(lanes->bpf, paused);
 }
 
-void kb_lanes_finish(struct kb_lanes *lanes)
+void kb_lanes_stop(struct kb_lanes *lanes)
 {
 	kb_notify_destroy(KB_STEAL(lanes->notify));
 	kb_bpf_destroy(KB_STEAL(lanes->bpf));
+}
+
+void kb_lanes_finish(struct kb_lanes *lanes)
+{
+	kb_lanes_stop(lanes);
 	kb_bpf_seat_destroy(KB_STEAL(lanes->seat));
 }

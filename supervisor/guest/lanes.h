@@ -8,7 +8,7 @@
 #include "supervisor/base/loop.h"
 
 struct kb_lanes {
-	struct kb_bpf_seat *seat; /* made ahead, until the session takes it */
+	struct kb_bpf_seat *seat; /* made ahead */
 	struct kb_bpf *bpf;
 	struct kb_notify *notify;
 	struct kb_notify_ops ops;
@@ -25,5 +25,7 @@ int kb_lanes_start(struct kb_lanes *lanes, struct kb_loop *loop,
 /* Takes listener. */
 int kb_lanes_add(struct kb_lanes *lanes, int listener, struct kb_err *err);
 void kb_lanes_pause(struct kb_lanes *lanes, bool paused);
-/* What is still to be told is told. Zeroed or finished is fine. */
+/* What is still to be told is told; from here on nothing is seen. */
+void kb_lanes_stop(struct kb_lanes *lanes);
+/* The same, and gives everything back. Zeroed or finished is fine. */
 void kb_lanes_finish(struct kb_lanes *lanes);

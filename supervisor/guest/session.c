@@ -63,7 +63,7 @@ static void check_over(struct kb_session *s)
 	}
 	s->state = OVER;
 	kb_inbound_destroy(KB_STEAL(s->inbound));
-	kb_lanes_finish(&s->lanes);
+	kb_lanes_stop(&s->lanes);
 	if (s->recorder) {
 		kb_session_record_end(s, status);
 		kb_recorder_flush(s->recorder);

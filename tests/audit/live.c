@@ -122,14 +122,14 @@ static void child(struct live *live, int sock, int (*fn)(void *arg), void *arg)
 static void start_bpf(struct live *live)
 {
 	int fds[KB_BPF_HUB_FDS];
-	struct kb_bpf_seat *seat;
 	struct kb_err err;
 
 	if (kb_bpf_hub_create(&live->hub, &err) < 0)
 		die("lane bpf", &err);
 	kb_bpf_hub_fds(live->hub, fds);
-	if (kb_bpf_seat_create(fds, 0, &seat, &err) < 0 ||
-		kb_bpf_create(live->loop, &live->options, seat, &ops, live, &live->bpf, &err) < 0 ||
+	if (kb_bpf_seat_create(fds, 0, &live->seat, &err) < 0 ||
+		kb_bpf_create(
+			live->loop, &live->options, live->seat, &ops, live, &live->bpf, &err) < 0 ||
 		kb_bpf_hub_attach(live->hub, &err) < 0)
 		die("lane bpf", &err);
 }
@@ -197,6 +197,7 @@ void live_finish(struct live *live)
 {
 	kb_notify_destroy(live->notify);
 	kb_bpf_destroy(live->bpf);
+	kb_bpf_seat_destroy(live->seat);
 	kb_bpf_hub_destroy(live->hub);
 	for (size_t i = 0; i < live->n_records; i++)
 		free(live->records[i]);

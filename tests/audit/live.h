@@ -29,6 +29,7 @@ struct live {
 	struct kb_notify *notify;
 	bool lane_bpf; /* instead: a pid namespace for the child, which is what the lane goes by */
 	struct kb_bpf_hub *hub;
+	struct kb_bpf_seat *seat;
 	struct kb_bpf *bpf;
 	struct kb_notify_options options;
 	pid_t pid; /* the session's first process */

@@ -274,21 +274,11 @@ static int hanging_in(int outer, uint32_t number)
 	return bpf_map_lookup_elem(outer, &number, &id) < 0 ? -1 : bpf_map_get_fd_by_id(id);
 }
 
-static int skip_event(void *arg, void *data, size_t size)
+static int pass_event(void *arg, void *data, size_t size)
 {
-	return 0;
-}
+	const struct kb_bpf_seat *seat = arg;
 
-/* Who had the seat before may have left something. His table is overwritten. */
-static int clear_seat(struct kb_bpf_seat *seat, struct kb_err *err)
-{
-	struct ring_buffer *ring = ring_buffer__new(seat->ring_fd, skip_event, NULL, NULL);
-
-	if (!ring)
-		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
-	ring_buffer__consume(ring);
-	ring_buffer__free(ring);
-	return 0;
+	return seat->event ? seat->event(seat->arg, data, size) : 0;
 }
 
 static int hang_new(struct kb_bpf_seat *seat, struct kb_err *err)
@@ -315,11 +305,15 @@ static int make_seat(struct kb_bpf_seat *seat, struct kb_err *err)
 
 	seat->ring_fd = hanging_in(seat->maps[KB_BPF_RINGS], seat->number);
 	seat->table_fd = hanging_in(seat->maps[KB_BPF_TABLES], seat->number);
-	if (seat->ring_fd >= 0 && seat->table_fd >= 0)
-		r = clear_seat(seat, err);
-	else
-		r = hang_new(seat, err);
-	if (r == 0 && bpf_map_update_elem(seat->maps[KB_BPF_LOSSES], &seat->number, &none, 0) < 0)
+	r = seat->ring_fd >= 0 && seat->table_fd >= 0 ? 0 : hang_new(seat, err);
+	if (r < 0)
+		return r;
+	seat->ring = ring_buffer__new(seat->ring_fd, pass_event, seat, NULL);
+	if (!seat->ring)
+		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
+	/* Who had the seat before may have left something. His table is overwritten. */
+	ring_buffer__consume(seat->ring);
+	if (bpf_map_update_elem(seat->maps[KB_BPF_LOSSES], &seat->number, &none, 0) < 0)
 		r = kb_err_sys(err, errno, "lane bpf: a session's counters");
 	return r;
 }
@@ -354,8 +348,9 @@ void kb_bpf_seat_destroy(struct kb_bpf_seat *seat)
 {
 	if (!seat)
 		return;
-	if (seat->pid_ns)
-		bpf_map_delete_elem(seat->maps[KB_BPF_SESSIONS], &seat->pid_ns);
+	kb_bpf_seat_leave(seat);
+	if (seat->ring)
+		ring_buffer__free(seat->ring);
 	for (size_t i = 0; i < KB_BPF_HUB_FDS; i++)
 		kb_close(&seat->maps[i]);
 	kb_close(&seat->ring_fd);
@@ -437,6 +432,13 @@ int kb_bpf_seat_take(struct kb_bpf_seat *seat, pid_t init_pid, struct kb_err *er
 	return 0;
 }
 
+void kb_bpf_seat_leave(struct kb_bpf_seat *seat)
+{
+	if (seat->pid_ns)
+		bpf_map_delete_elem(seat->maps[KB_BPF_SESSIONS], &seat->pid_ns);
+	seat->pid_ns = 0;
+}
+
 int kb_bpf_seat_lost(const struct kb_bpf_seat *seat, struct kb_bpf_lost *ret)
 {
 	return bpf_map_lookup_elem(seat->maps[KB_BPF_LOSSES], &seat->number, ret);
@@ -450,7 +452,7 @@ struct sought {
 	bool seen;
 };
 
-static int on_probe_event(void *arg, void *data, size_t size)
+static int on_probe_event(void *arg, const void *data, size_t size)
 {
 	const struct kb_bpf_event *event = data;
 	struct sought *sought = arg;
@@ -464,7 +466,6 @@ static int look_for(struct kb_bpf_hub *hub, struct kb_bpf_seat *seat, struct kb_
 {
 	struct sought sought = {.nr = kb_syscall_number(kb_arch_native(), PROBE_CALL)};
 	struct kb_bpf_call calls[KB_BPF_CALLS] = {0};
-	struct ring_buffer *ring;
 	int r;
 
 	calls[sought.nr].report = KB_BPF_REPORT_ALWAYS;
@@ -475,12 +476,10 @@ static int look_for(struct kb_bpf_hub *hub, struct kb_bpf_seat *seat, struct kb_
 		r = kb_bpf_hub_attach(hub, err);
 	if (r < 0)
 		return r;
-	ring = ring_buffer__new(seat->ring_fd, on_probe_event, &sought, NULL);
-	if (!ring)
-		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
+	seat->event = on_probe_event;
+	seat->arg = &sought;
 	syscall(sought.nr);
-	ring_buffer__consume(ring);
-	ring_buffer__free(ring);
+	ring_buffer__consume(seat->ring);
 	return sought.seen ? 0 : kb_err_set(err, KB_ERR_FAILED, "lane bpf loads but sees nothing");
 }
 

@@ -47,7 +47,7 @@ static const char *const kind_names[KB_BPF_KINDS] = {
 /* ---- Events -----------------------------------------------------------------------------------
  */
 
-static int on_event(void *arg, void *data, size_t size)
+static int on_event(void *arg, const void *data, size_t size)
 {
 	const struct kb_bpf_event *event = data;
 	struct kb_bpf *bpf = arg;
@@ -99,7 +99,7 @@ void kb_bpf_look(struct kb_bpf *bpf)
 	if (bpf->paused || bpf->looking)
 		return;
 	bpf->looking = true;
-	ring_buffer__consume(bpf->ring);
+	ring_buffer__consume(bpf->seat->ring);
 	report_loss(bpf);
 	bpf->looking = false;
 }
@@ -168,10 +168,9 @@ static int watch_ring(struct kb_bpf *bpf, struct kb_loop *loop, struct kb_err *e
 {
 	int r;
 
-	bpf->ring = ring_buffer__new(bpf->seat->ring_fd, on_event, bpf, NULL);
-	if (!bpf->ring)
-		return kb_err_sys(err, errno, "lane bpf has no ring buffer");
-	r = kb_loop_io(loop, ring_buffer__epoll_fd(bpf->ring), KB_IO_READ, on_woken, bpf,
+	bpf->seat->event = on_event;
+	bpf->seat->arg = bpf;
+	r = kb_loop_io(loop, ring_buffer__epoll_fd(bpf->seat->ring), KB_IO_READ, on_woken, bpf,
 		&bpf->woken, err);
 	if (r == 0)
 		r = kb_loop_timer(loop, on_timer, bpf, &bpf->timer, err);
@@ -188,10 +187,8 @@ int kb_bpf_create(struct kb_loop *loop, const struct kb_notify_options *options,
 	KB_CLOSE int root_fd = options->root_fd;
 	int r;
 
-	if (!bpf) {
-		kb_bpf_seat_destroy(seat);
+	if (!bpf)
 		return kb_err_nomem(err);
-	}
 	bpf->bundle = options->bundle;
 	bpf->ops = *ops;
 	bpf->arg = arg;
@@ -229,13 +226,12 @@ void kb_bpf_destroy(struct kb_bpf *bpf)
 	if (!bpf)
 		return;
 	bpf->paused = false;
-	if (bpf->ring)
+	if (bpf->seat->event)
 		kb_bpf_look(bpf);
+	bpf->seat->event = NULL;
+	kb_bpf_seat_leave(bpf->seat);
 	kb_source_destroy(bpf->woken);
 	kb_source_destroy(bpf->timer);
-	if (bpf->ring)
-		ring_buffer__free(bpf->ring);
-	kb_bpf_seat_destroy(bpf->seat);
 	kb_bpf_forget_all(bpf);
 	kb_resolver_finish(&bpf->resolver);
 	kb_close(&bpf->root_fd);

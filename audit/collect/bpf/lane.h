@@ -12,8 +12,6 @@
 
 #define KB_BPF_BUCKETS 1024u
 
-struct ring_buffer;
-
 struct kb_bpf_task {
 	struct kb_bpf_task *next;
 	uint32_t pid, ppid;
@@ -38,7 +36,6 @@ struct kb_bpf {
 	int root_fd;
 	struct kb_resolver resolver;
 	struct kb_bpf_seat *seat;
-	struct ring_buffer *ring;
 	bool split, paused, looking;
 	struct kb_source *woken, *timer;
 	int64_t look_msec;
