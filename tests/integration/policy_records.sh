@@ -74,6 +74,73 @@ misbehaviour_is_denied() {
     case $denied in *"openat $WORK/data/in/1"*) ;; *) fail "written: $denied" ;; esac
 }
 
+# A clone, a build, and an npm install from a local cache, as a developer's session has them.
+real_work() {
+    mkdir "$WORK/origin" "$WORK/dep"
+    (
+        cd "$WORK/origin"
+        git init -q -b main .
+        git config user.email t@example.org
+        git config user.name t
+        printf 'all: app\napp: main.o util.o\n\tcc -o app main.o util.o\n' >Makefile
+        printf 'int util(void);\nint main(void) { return util(); }\n' >main.c
+        printf 'int util(void) { return 0; }\n' >util.c
+        printf '{"name":"app","version":"1.0.0","dependencies":{"dep":"file:%s/dep-1.0.0.tgz"}}\n' \
+            "$WORK" >package.json
+        git add . && git commit -qm one
+        printf '{"name":"dep","version":"1.0.0","main":"i.js"}\n' >"$WORK/dep/package.json"
+        echo 'module.exports = 7' >"$WORK/dep/i.js"
+    )
+    cat >"$WS/real.sh" <<'E2'
+set -e
+rm -rf app
+git clone -q "$1/origin" app
+cd app
+make -s
+./app
+echo change >>util.c
+git diff --stat >/dev/null
+if command -v npm >/dev/null; then
+    npm install --offline --no-audit --no-fund --cache "$1/cache" --loglevel=error >/dev/null
+    node -e 'if (require("dep") !== 7) process.exit(3)'
+fi
+E2
+    if command -v npm >/dev/null; then
+        (cd "$WORK" && npm pack --silent ./dep >/dev/null &&
+            npm cache add --cache "$WORK/cache" "$WORK/dep-1.0.0.tgz") || fail 'npm cannot pack'
+    fi
+    mkdir -p "$WORK/cache"
+    cat >"$WORK/developer.policy" <<E2
+policy developer version 1 extends project, git, node {
+    fs read "$WORK/origin"
+    fs read "$WORK/dep-1.0.0.tgz" if-available
+    fs write "$WORK/cache"
+    fs read "$WORK/more"
+}
+E2
+}
+
+real_work_is_learned() {
+    real_work
+    run kbsup run --workspace "$WS" --policy "$WORK/developer.policy" --name real1 -- sh real.sh "$WORK"
+    expect_status 0
+    [ -z "$(denials real1)" ] || before=$(denials real1)
+    run kbsup policy learn real1 --name learned-real -o "$WORK/real.policy"
+    expect_status 0
+    run kbsup policy test "$WORK/real.policy"
+    expect_status 0
+    rm -rf "$WS/app"
+    run kbsup run --workspace "$WS" --policy "$WORK/real.policy" --name real2 -- sh real.sh "$WORK"
+    expect_status 0
+    [ "$(denials real2)" = "${before:-}" ] || fail "newly denied: $(denials real2)"
+    # What it had no need of: a seeded misbehaviour.
+    run kbsup run --workspace "$WS" --policy "$WORK/real.policy" --name real3 -- \
+        sh -c 'sh real.sh "$1" && cat "$1/more/other"; echo x >>"$1/origin/.git/config"' sh "$WORK"
+    denied=$(denials real3)
+    case $denied in *"openat $WORK/more/other"*) ;; *) fail "read: $denied" ;; esac
+    case $denied in *"openat $WORK/origin/.git/config"*) ;; *) fail "written: $denied" ;; esac
+}
+
 # The same set of (call, path) from the prediction and from the live run.
 replay_is_exact() {
     cat >"$WORK/strict.policy" <<E2
@@ -145,6 +212,7 @@ words_are_checked() {
 
 tap 'a learned policy lets the session run again' work_is_learned
 tap 'what was not seen stays denied' misbehaviour_is_denied
+tap 'a clone, a build and an install run again under what was learned' real_work_is_learned
 tap 'replay says what the policy then denies' replay_is_exact
 tap 'a record is explained, by its own policy and by another' records_are_explained
 tap 'mistakes are named' words_are_checked
