@@ -13,19 +13,51 @@
 #define LL_WRITE_FILE (1ull << 1)
 #define LL_READ_FILE  (1ull << 2)
 
+#define PATH_BYTES 4096
+
+/* Where a pattern has matched: the length of the first directory on the way that it covers. */
+static size_t matched_len(const char *pattern, const char *path)
+{
+	char part[PATH_BYTES];
+	const char *slash = path;
+	size_t len = strlen(path);
+
+	if (len >= sizeof(part))
+		return len;
+	while ((slash = strchr(slash + 1, '/'))) {
+		memcpy(part, path, (size_t)(slash - path));
+		part[slash - path] = '\0';
+		if (kb_path_match(pattern, part))
+			return (size_t)(slash - path);
+	}
+	return len;
+}
+
+/* Of mounts at one path: which is seen. */
+static unsigned rank(const struct kb_mount *mount)
+{
+	return mount->pin ? 0 : mount->glob ? 1u + (mount->kind == KB_MOUNT_HIDE) : 3;
+}
+
+/* Deeper ones cover what is above them. */
 static const struct kb_mount *deepest_mount(
 	const struct kb_bundle *bundle, const char *path, size_t len)
 {
 	const struct kb_mount *best = NULL;
+	size_t best_len = 0;
 
-	/* Parents come before children: the last match is the deepest, except for patterns. */
 	for (size_t i = 0; i < bundle->mounts.len; i++) {
 		const struct kb_mount *mount = &bundle->mounts.items[i];
-		bool match = kb_len_beneath(mount->path, bundle->mount_lens[i], path, len);
+		size_t at = bundle->mount_lens[i];
 
-		if (match && (!best || mount->glob || best->glob ||
-				     strlen(mount->path) >= strlen(best->path)))
-			best = best && best->glob && !mount->glob ? best : mount;
+		if (!kb_len_beneath(mount->path, bundle->mount_lens[i], path, len))
+			continue;
+		if (mount->glob)
+			at = matched_len(mount->path, path);
+		if (best && (at < best_len || (at == best_len && rank(mount) < rank(best))))
+			continue;
+		best = mount;
+		best_len = at;
 	}
 	return best;
 }
@@ -52,14 +84,35 @@ static uint64_t landlock_grants(const struct kb_bundle *bundle, const char *path
 	return granted;
 }
 
-/* What the mount alone answers: 0, or an errno. */
-static int mount_errno(const struct kb_mech_path *mech, unsigned access)
+/* Is something given beneath the stand-in of a hidden directory? Then it can be looked into. */
+static bool gives_beneath(const struct kb_bundle *bundle, const struct kb_mount *top)
 {
+	for (size_t i = 0; i < bundle->mounts.len; i++) {
+		const struct kb_mount *mount = &bundle->mounts.items[i];
+
+		if (mount->kind != KB_MOUNT_HIDE && !mount->glob && !top->glob &&
+			strcmp(mount->path, top->path) != 0 &&
+			kb_path_beneath(top->path, mount->path))
+			return true;
+	}
+	return false;
+}
+
+/* What the mount alone answers: 0, or an errno. */
+static int mount_errno(const struct kb_bundle *bundle, const struct kb_mech_path *mech,
+	unsigned access, const char *path)
+{
+	const struct kb_mount *mount = mech->mount;
+
 	if (mech->virtual_)
 		return 0;
-	if (!mech->mount || mech->mount->kind == KB_MOUNT_HIDE)
+	if (!mount)
 		return ENOENT;
-	if (mech->mount->kind == KB_MOUNT_READ && (access & KB_FS_WRITE))
+	if (mount->kind == KB_MOUNT_HIDE && gives_beneath(bundle, mount))
+		return access & KB_FS_WRITE ? EROFS : strcmp(path, mount->path) ? ENOENT : 0;
+	if (mount->kind == KB_MOUNT_HIDE)
+		return EACCES;
+	if (mount->kind == KB_MOUNT_READ && (access & KB_FS_WRITE))
 		return EROFS;
 	return 0;
 }
@@ -91,7 +144,7 @@ struct kb_mech_path kb_mech_path(const struct kb_bundle *bundle, unsigned access
 		ret.virtual_ = true;
 		ret.granted |= ret.needed;
 	}
-	ret.errnum = mount_errno(&ret, access);
+	ret.errnum = mount_errno(bundle, &ret, access, path);
 	if (!ret.errnum && (ret.needed & ~ret.granted))
 		ret.errnum = EACCES;
 	ret.allowed = !ret.errnum;

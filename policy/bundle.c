@@ -115,6 +115,7 @@ static void write_mount(
 	msg->has_optional = msg->optional = mount->optional;
 	msg->has_glob = msg->glob = mount->glob;
 	msg->has_keep = msg->keep = mount->keep;
+	msg->has_pin = msg->pin = mount->pin;
 }
 
 static void write_path(
@@ -401,7 +402,8 @@ static bool read_mount(
 		.path = rd_bytes(rd, msg->path, true),
 		.optional = msg->optional,
 		.glob = msg->glob,
-		.keep = msg->keep};
+		.keep = msg->keep,
+		.pin = msg->pin};
 	if (msg->kind > KB_MOUNT_PRIVATE)
 		return kb_rd_bad(rd, "an unknown kind of mount");
 	return ret->path && kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);

@@ -103,7 +103,8 @@ static void put_mount(
 	struct writer *w, const struct kb_bundle *bundle, const struct kb_answer *answer)
 {
 	static const char *const words[] = {"read-only from the machine",
-		"writable from the machine", "covered by an empty stand-in", "the session's own"};
+		"writable from the machine", "covered by a closed stand-in",
+		"the session's own, with nothing of the machine in it"};
 	const struct kb_mount *mount = answer->mech.mount;
 
 	if (answer->mech.virtual_) {

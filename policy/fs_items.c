@@ -105,7 +105,6 @@ static enum kb_fs_role except_role(enum kb_fs_role role)
 {
 	switch (role) {
 	case KB_FS_ROLE_WRITE:
-	case KB_FS_ROLE_PRIVATE:
 		return KB_FS_ROLE_PROTECT;
 	case KB_FS_ROLE_EXEC:
 		return KB_FS_ROLE_EXEC_DENY;
@@ -179,10 +178,9 @@ static void check_pair(
 {
 	const char *what =
 		strcmp(taker->path, giver->path) ? NULL : contradiction(taker->role, giver->role);
-	bool inside = kb_fs_takes(taker->role) && !taker->glob &&
-		      giver->stmt->level < taker->stmt->level &&
+	bool inside = kb_fs_takes(taker->role) && giver->stmt->level < taker->stmt->level &&
 		      contradiction(taker->role, giver->role) &&
-		      kb_path_beneath(taker->path, giver->path);
+		      kb_path_match(taker->path, giver->path);
 
 	/* A nearer file may take away what its parents give, and give back with `override`. */
 	if (what && taker->stmt->level < giver->stmt->level && kb_fs_takes(taker->role))
@@ -192,7 +190,8 @@ static void check_pair(
 	if (what)
 		report_same(diags, giver->stmt->level < taker->stmt->level ? giver : taker,
 			giver->stmt->level < taker->stmt->level ? taker : giver, what);
-	else if (inside && giver->stmt->kind != KB_STMT_WORKSPACE && !giver->relative)
+	else if (inside &&
+		 (taker->glob || (giver->stmt->kind != KB_STMT_WORKSPACE && !giver->relative)))
 		report_same(diags, giver, taker, "gives what a policy it extends denies");
 }
 

@@ -88,23 +88,26 @@ static bool takes_all(const struct kb_fs_item *item)
 	       !item->stmt->observe;
 }
 
+/* Of two items of one path: does `item` make `of` void? */
+static bool beats(const struct kb_fs_item *item, const struct kb_fs_item *of)
+{
+	bool both = roles[item->role].access & roles[of->role].access;
+
+	if (kb_fs_takes(of->role))
+		return !kb_fs_takes(item->role) && both && item->stmt->override_ &&
+		       !of->stmt->override_;
+	return takes_all(item) && (!of->stmt->override_ || item->stmt->override_);
+}
+
 /* For one and the same path: an override beats what does not override, else what takes away beats
  * what gives. What is beaten has no mount and no right. */
 static bool overruled(const struct kb_fs_items *items, const struct kb_fs_item *of)
 {
-	bool takes = takes_all(of);
-
-	if (!takes && kb_fs_takes(of->role))
-		return false;
 	for (size_t i = 0; i < items->len; i++) {
 		const struct kb_fs_item *item = &items->items[i];
-		bool both = roles[item->role].access & roles[of->role].access;
 
-		if (item->glob || item->stmt == of->stmt || strcmp(item->path, of->path) != 0)
-			continue;
-		if (takes ? !kb_fs_takes(item->role) && both && item->stmt->override_ &&
-					!of->stmt->override_
-			  : takes_all(item) && (!of->stmt->override_ || item->stmt->override_))
+		if (!item->glob && item->stmt != of->stmt && !strcmp(item->path, of->path) &&
+			beats(item, of))
 			return true;
 	}
 	return false;
@@ -136,8 +139,11 @@ static int pin_parents(
 	struct kb_lower *lo, const struct kb_fs_item *item, const struct kb_fs_item *in)
 {
 	for (size_t at = strlen(in->path) + 1; item->path[at]; at++)
-		if (item->path[at] == '/' && push_mount(lo, item, KB_MOUNT_WRITE, at, true) < 0)
-			return -1;
+		if (item->path[at] == '/') {
+			if (push_mount(lo, item, KB_MOUNT_WRITE, at, true) < 0)
+				return -1;
+			lo->bundle->mounts.items[lo->bundle->mounts.len - 1].pin = true;
+		}
 	return 0;
 }
 
@@ -147,16 +153,32 @@ static int mount_taker(
 	const struct kb_fs_item *in = container(items, item);
 	bool pin = item->role == KB_FS_ROLE_PROTECT || item->role == KB_FS_ROLE_HIDE;
 
-	if (item->stmt->observe)
+	if (item->stmt->observe || !in)
 		return 0;
-	/* Nothing of the machine is there: nothing to cover. */
-	if (!in || (in->role != KB_FS_ROLE_READ && in->role != KB_FS_ROLE_WRITE))
+	if (in->role == KB_FS_ROLE_READ || in->role == KB_FS_ROLE_WRITE) {
+		if (item->role == KB_FS_ROLE_PROTECT && in->role == KB_FS_ROLE_READ)
+			return 0;
+	} else if (item->glob || pin || in->role == KB_FS_ROLE_PRIVATE_READ) {
+		/* Nothing of the machine is there to be covered, nor can anything be made there. In
+		 * a tree that the session writes, what is denied must not be made either. */
 		return 0;
-	if (item->role == KB_FS_ROLE_PROTECT && in->role == KB_FS_ROLE_READ)
-		return 0;
+	}
 	if (pin && !item->glob && in->role == KB_FS_ROLE_WRITE && pin_parents(lo, item, in) < 0)
 		return -1;
 	return push_mount(lo, item, roles[item->role].mount, strlen(item->path), true);
+}
+
+/* Written trees that are protected as a whole are mounted by what protects them. */
+static bool is_protected(const struct kb_fs_items *items, const struct kb_fs_item *of)
+{
+	for (size_t i = 0; of->role == KB_FS_ROLE_WRITE && i < items->len; i++) {
+		const struct kb_fs_item *item = &items->items[i];
+
+		if (item->role == KB_FS_ROLE_PROTECT && !strcmp(item->path, of->path) &&
+			(!of->stmt->override_ || item->stmt->override_))
+			return true;
+	}
+	return false;
 }
 
 static int mount_giver(
@@ -164,7 +186,7 @@ static int mount_giver(
 {
 	const struct kb_fs_item *in;
 
-	if (!gives_mount(item))
+	if (!gives_mount(item) || is_protected(items, item))
 		return 0;
 	in = container(items, item);
 	/* Already inside with the same rights, or twice the same path (write includes read). */
@@ -301,27 +323,25 @@ static int compare_mounts(const void *pa, const void *pb)
 	const struct kb_mount *a = pa, *b = pb;
 	int r = strcmp(a->path, b->path);
 
+	if (!r)
+		r = (int)b->pin - (int)a->pin;
 	return r ? r : (int)a->kind - (int)b->kind;
 }
 
-/* Among mounts at one path the last one to be mounted is seen; keep only that one. The kinds are
- * ordered so that what takes away comes last, but a pin never covers what a rule gives there. */
+/* One mount for each path: none is a pin's where something else is mounted; then the kinds are
+ * ordered so that what takes away comes last. */
 static void drop_doubles(struct kb_bundle *bundle)
 {
 	size_t out = 0;
 
 	for (size_t i = 0; i < bundle->mounts.len; i++) {
 		struct kb_mount *mount = &bundle->mounts.items[i];
+		struct kb_mount *prev = out ? &bundle->mounts.items[out - 1] : NULL;
 
-		if (out && !strcmp(bundle->mounts.items[out - 1].path, mount->path)) {
-			struct kb_mount *prev = &bundle->mounts.items[out - 1];
-
-			if (prev->kind == KB_MOUNT_READ && mount->kind == KB_MOUNT_WRITE)
-				continue;
+		if (!prev || strcmp(prev->path, mount->path) != 0)
+			bundle->mounts.items[out++] = *mount;
+		else if (!mount->pin)
 			*prev = *mount;
-			continue;
-		}
-		bundle->mounts.items[out++] = *mount;
 	}
 	bundle->mounts.len = out;
 }

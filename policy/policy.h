@@ -103,7 +103,7 @@ const char *kb_preset_text(const char *name, size_t *ret_len);
 enum kb_mount_kind {
 	KB_MOUNT_READ,	  /* the machine's own path, read-only */
 	KB_MOUNT_WRITE,	  /* the machine's own path, writable */
-	KB_MOUNT_HIDE,	  /* absent: an empty stand-in covers it */
+	KB_MOUNT_HIDE,	  /* out of reach: a closed stand-in covers it */
 	KB_MOUNT_PRIVATE, /* a fresh tmpfs that vanishes with the session */
 };
 
@@ -114,9 +114,13 @@ struct kb_mount {
 	bool optional; /* skip silently when the machine has no such path */
 	bool glob;     /* path is a pattern: it stands for what matches when the session starts */
 	bool keep;     /* private, but lives with the agent's profile and comes back next time */
+	bool pin; /* a directory on the way to something protected: mounted so that it stays there,
+		     and for nothing else */
 };
-/* Sorted: parents before children. /proc, /sys and /dev have no mount here: the runtime makes the
- * session's own. A path that is a symbolic link on the machine becomes the same link inside. */
+/* What lies deeper is seen. For one path, a mount that names it beats what a pattern matches, and
+ * that beats a pin. Sorted: parents before children. /proc, /sys and /dev have no mount here: the
+ * runtime makes the session's own. A path that is a symbolic link on the machine becomes the same
+ * link inside. */
 
 /* What a path rule is about; also the kinds of access asked of kb_bundle_decide_path(). */
 #define KB_FS_READ  1u

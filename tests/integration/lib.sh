@@ -65,7 +65,8 @@ make_user() {
 
 rerun_as_user() {
     local script status
-    script=$(basename "$0")
+    script=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
+    script=${script#"$TESTS/"}
     [ "$(id -u)" -eq 0 ] || skip_all 'not root: the plain run was the run as an ordinary user'
     make_user || skip_all "the user $KB_TEST_USER cannot be made"
     # What the user needs to read: the programs and the tests, in the layout of the build.
@@ -75,6 +76,7 @@ rerun_as_user() {
     cp "$BUILD/supervisor/guest/kbsup-guest" "$WORK/build/supervisor/guest/"
     cp "$BUILD/supervisor/init/kbsup-init" "$WORK/build/supervisor/init/"
     cp -r "$TESTS/integration" "$WORK/tests/"
+    [ "${script%%/*}" = integration ] || cp -r "$TESTS/${script%%/*}" "$WORK/tests/"
     [ ! -d "$TESTS/demo" ] || cp -r "$TESTS/demo" "$WORK/tests/"
     chmod -R a+rX "$WORK/build" "$WORK/tests"
     chmod 1777 "$WORK/tmp"
@@ -82,9 +84,10 @@ rerun_as_user() {
     runuser -u "$KB_TEST_USER" -- env -i "PATH=$PATH" LANG=C.UTF-8 "TMPDIR=$WORK/tmp" \
         "USER=$KB_TEST_USER" "LOGNAME=$KB_TEST_USER" "KB_TIMEOUT=$KB_TIMEOUT" \
         ${KB_WORLD:+"KB_WORLD=$KB_WORLD" KB_WORLD_INSIDE=yes "SSL_CERT_FILE=$KB_WORLD/trust.pem"} \
+        ${KB_AGENTS:+"KB_AGENTS=$KB_AGENTS"} \
         ${ASAN_OPTIONS:+"ASAN_OPTIONS=$ASAN_OPTIONS"} \
         ${UBSAN_OPTIONS:+"UBSAN_OPTIONS=$UBSAN_OPTIONS"} \
-        bash "$WORK/tests/integration/$script" "$WORK/build"
+        bash "$WORK/tests/$script" "$WORK/build"
     status=$?
     rm -rf "$WORK"
     exit $status
