@@ -262,7 +262,76 @@ static int mount_write(struct kb_build *b, const struct kb_entry *e, struct kb_e
 	return mount_copy(b, e, e->path, fd, 0, KB_OPEN_EXACT, err);
 }
 
-/* Cover what is visible there by now. Nothing there: nothing to hide. */
+static bool gives_below(const struct kb_build *b, const struct kb_entry *top)
+{
+	for (size_t i = 0; i < b->n_entries; i++) {
+		const struct kb_entry *e = &b->entries[i];
+
+		if (e != top && e->kind != KB_ENTRY_HIDE &&
+			kb_rootfs_path_below(e->path, top->path))
+			return true;
+	}
+	return false;
+}
+
+/* A directory of its own for what is given in it; read-only once that is mounted. */
+static int mount_stand_in(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
+{
+	KB_CLOSE int dir = -1;
+	char name[16];
+	int r, there;
+
+	if (b->n_stand_ins == KB_ROOTFS_STAND_INS_MAX)
+		return kb_err_set(err, KB_ERR_LIMIT,
+			"the policy gives something in more than %d hidden directories",
+			KB_ROOTFS_STAND_INS_MAX);
+	snprintf(name, sizeof(name), "h%u", b->n_stand_ins);
+	if (mkdirat(b->data, name, 0755) < 0)
+		return kb_rootfs_path_error(err, errno, e, e->path, "cannot be hidden");
+	dir = openat(b->data, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return kb_rootfs_path_error(err, errno, e, e->path, "cannot be hidden");
+	r = mount_copy(b, e, e->path, dir, KB_ATTR_NOEXEC, 0, err);
+	if (r < 0)
+		return r;
+	there = kb_open_below(b->root, e->path, KB_OPEN_DIR);
+	if (there < 0)
+		return kb_rootfs_path_error(err, -there, e, e->path, "cannot be hidden");
+	b->stand_ins[b->n_stand_ins++] = there;
+	return 0;
+}
+
+/* Is what is there of the way to path a tree that the session writes? */
+static bool in_written_tree(const struct kb_build *b, const char *path)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	int dir = -ENOENT;
+	bool ret;
+
+	snprintf(part, sizeof(part), "%s", path);
+	while (dir == -ENOENT && part[0]) {
+		*strrchr(part, '/') = '\0';
+		dir = kb_open_below(b->root, part[0] ? part : "/", KB_OPEN_DIR);
+	}
+	ret = dir >= 0 && fstat(dir, &st) == 0 && st.st_dev != b->root_dev && is_ours(b, dir);
+	if (dir >= 0)
+		kb_close(&dir);
+	return ret;
+}
+
+/* Where a denied path of such a tree will be: of the kind that the machine has there, else a
+ * directory. -ENOENT where nothing has to be hidden. */
+static int denied_place(const struct kb_build *b, const struct kb_entry *e)
+{
+	KB_CLOSE int machines = kb_open_below(b->source, e->path, KB_OPEN_LAST);
+	struct stat st;
+	bool file = machines >= 0 && fstat(machines, &st) == 0 && !S_ISDIR(st.st_mode);
+
+	return in_written_tree(b, e->path) ? target_fd(b, e->path, file, 0) : -ENOENT;
+}
+
+/* Cover what is visible there by now, or could be made there. */
 static int mount_hide(struct kb_build *b, const struct kb_entry *e, struct kb_err *err)
 {
 	KB_CLOSE int there = kb_open_below(b->root, e->path, 0);
@@ -270,11 +339,15 @@ static int mount_hide(struct kb_build *b, const struct kb_entry *e, struct kb_er
 	struct stat st;
 	int r;
 
+	if (there == -ENOENT && e->vague == KB_ENTRY_NAMED)
+		there = denied_place(b, e);
 	if (there == -ENOENT || there == -ENOTDIR || there == -ELOOP)
 		return 0;
 	if (there < 0 || fstat(there, &st) < 0)
 		return kb_rootfs_path_error(
 			err, there < 0 ? -there : errno, e, e->path, "cannot be hidden");
+	if (S_ISDIR(st.st_mode) && gives_below(b, e))
+		return mount_stand_in(b, e, err);
 	r = kb_mount_clone(S_ISDIR(st.st_mode) ? b->hidden_dir : b->hidden_file, &mount, err);
 	if (r == 0)
 		r = kb_mount_restrict(mount, KB_ATTR_RDONLY | KB_ATTR_NOEXEC, false, err);
@@ -331,6 +404,8 @@ static int mount_entries(struct kb_build *b, struct kb_err *err)
 	qsort(b->entries, b->n_entries, sizeof(*b->entries), by_depth);
 	for (size_t i = 0; i < b->n_entries && r == 0; i++)
 		r = mount_entry[b->entries[i].kind](b, &b->entries[i], err);
+	for (unsigned i = 0; i < b->n_stand_ins && r == 0; i++)
+		r = kb_mount_restrict(b->stand_ins[i], KB_ATTR_RDONLY | KB_ATTR_NOEXEC, false, err);
 	return r;
 }
 
@@ -521,6 +596,8 @@ int kb_rootfs_build(const struct kb_rootfs_spec *spec, const char *dir, struct k
 	kb_close(&b.data);
 	kb_close(&b.hidden_dir);
 	kb_close(&b.hidden_file);
+	while (b.n_stand_ins)
+		kb_close(&b.stand_ins[--b.n_stand_ins]);
 	if (b.source >= 0)
 		kb_close(&b.source);
 	if (r < 0) {

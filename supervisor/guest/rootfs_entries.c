@@ -78,7 +78,7 @@ static int add_entry(struct kb_build *b, const struct kb_entry *e, struct kb_err
 
 		if (strcmp(old->path, e->path) != 0)
 			continue;
-		if (e->kind >= old->kind) {
+		if (e->vague < old->vague || (e->vague == old->vague && e->kind >= old->kind)) {
 			*old = *e;
 			old->depth = path_depth(e->path);
 		}
@@ -164,6 +164,9 @@ static int add_policy_mounts(struct kb_build *b, struct kb_err *err)
 			.path = m->path,
 			.mode = 0755,
 			.optional = m->optional,
+			.vague = m->pin	   ? KB_ENTRY_PINNED
+				 : m->glob ? KB_ENTRY_MATCHED
+					   : KB_ENTRY_NAMED,
 			.rule = m->rule < n_rules ? rules[m->rule].id : NULL};
 
 		if (m->glob)

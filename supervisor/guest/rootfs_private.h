@@ -7,10 +7,14 @@
 
 #include "supervisor/guest/rootfs.h"
 
-#define KB_ROOTFS_ENTRIES_MAX 4096
-#define KB_ROOTFS_KEPT_MAX    64
+#define KB_ROOTFS_ENTRIES_MAX	4096
+#define KB_ROOTFS_KEPT_MAX	64
+#define KB_ROOTFS_STAND_INS_MAX 64
 
-/* In order of precedence for one path: the last wins. */
+/* How an entry came to its path. Of several for one path the first of these counts, and among those
+ * of the same the last kind. */
+enum kb_entry_vague { KB_ENTRY_NAMED, KB_ENTRY_MATCHED, KB_ENTRY_PINNED };
+
 enum kb_entry_kind {
 	KB_ENTRY_PRIVATE,
 	KB_ENTRY_KEEP,
@@ -23,6 +27,7 @@ enum kb_entry_kind {
 
 struct kb_entry {
 	enum kb_entry_kind kind;
+	enum kb_entry_vague vague;
 	const char *path;
 	const char *source; /* KB_ENTRY_INIT; KB_ENTRY_AGAIN: which of our own files */
 	unsigned depth;
@@ -41,6 +46,9 @@ struct kb_build {
 	unsigned n_private;
 	uint64_t kept[KB_ROOTFS_KEPT_MAX]; /* ids of the mounts of kept trees */
 	unsigned n_kept;
+	int stand_ins[KB_ROOTFS_STAND_INS_MAX]; /* of hidden directories with something given in
+						   them */
+	unsigned n_stand_ins;
 	struct kb_entry *entries;
 	size_t n_entries;
 	char **matches; /* paths that patterns stood for */
