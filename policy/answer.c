@@ -13,26 +13,6 @@
 #define LL_WRITE_FILE (1ull << 1)
 #define LL_READ_FILE  (1ull << 2)
 
-#define PATH_BYTES 4096
-
-/* Where a pattern has matched: the length of the first directory on the way that it covers. */
-static size_t matched_len(const char *pattern, const char *path)
-{
-	char part[PATH_BYTES];
-	const char *slash = path;
-	size_t len = strlen(path);
-
-	if (len >= sizeof(part))
-		return len;
-	while ((slash = strchr(slash + 1, '/'))) {
-		memcpy(part, path, (size_t)(slash - path));
-		part[slash - path] = '\0';
-		if (kb_path_match(pattern, part))
-			return (size_t)(slash - path);
-	}
-	return len;
-}
-
 /* Of mounts at one path: which is seen. */
 static unsigned rank(const struct kb_mount *mount)
 {
@@ -53,7 +33,7 @@ static const struct kb_mount *deepest_mount(
 		if (!kb_len_beneath(mount->path, bundle->mount_lens[i], path, len))
 			continue;
 		if (mount->glob)
-			at = matched_len(mount->path, path);
+			at = kb_path_matched(mount->path, path);
 		if (best && (at < best_len || (at == best_len && rank(mount) < rank(best))))
 			continue;
 		best = mount;

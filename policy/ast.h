@@ -341,6 +341,9 @@ bool kb_path_is_glob(const char *path);
 /* Is path at or beneath the pattern? * and ? stay within a component, ** crosses; a pattern that
  * matches a directory covers what is beneath it. */
 bool kb_path_match(const char *pattern, const char *path);
+/* Of a path that the pattern matches: the length of the first directory on the way that it covers.
+ */
+size_t kb_path_matched(const char *pattern, const char *path);
 /* Plain paths: is path dir itself or beneath it? */
 bool kb_path_beneath(const char *dir, const char *path);
 /* More literal components weigh more; a glob weighs less than a plain path of its length. */

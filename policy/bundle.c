@@ -129,6 +129,7 @@ static void write_path(
 	msg->record = rule->record;
 	WRITE_RULE(msg, rule->rule);
 	msg->has_private_ = msg->private_ = rule->private_tree;
+	msg->has_at_start = msg->at_start = rule->at_start;
 }
 
 static void write_landlock(
@@ -417,7 +418,8 @@ static bool read_path(
 		.action = msg->action,
 		.errnum = (int)msg->errnum,
 		.record = msg->record,
-		.private_tree = msg->private_};
+		.private_tree = msg->private_,
+		.at_start = msg->at_start};
 	return ret->pattern && rd_decision(rd, msg->action, msg->errnum, msg->record) &&
 	       kb_rd_index(rd, msg->has_rule, msg->rule, &ret->rule);
 }

@@ -88,7 +88,8 @@ static struct kb_verdict given(const struct kb_path_rule *rule)
 		.errnum = rule->errnum,
 		.record = rule->record,
 		.rule = rule->rule,
-		.private_tree = rule->private_tree};
+		.private_tree = rule->private_tree,
+		.at_start = rule->at_start};
 }
 
 /* A directory that leads to something given holds nothing but the way there: it may be listed. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "policy/fs_items.h"
+#include "policy/made.h"
 #include "supervisor/base/util.h"
 
 #define TEXT_MAX 4400 /* one path */
@@ -90,6 +91,33 @@ bool kb_judge_had(struct kb_memo *memo, const struct kb_bundle *was, const struc
 		return seen->workspace && kb_path_beneath(seen->workspace, path);
 	verdict = kb_memo_path(memo, was, access, path, &allowed);
 	return allowed && !verdict.private_tree;
+}
+
+/* What of path the pattern of the deciding rule has matched. */
+static bool matched_part(
+	const struct kb_bundle *bundle, uint32_t rule, const char *path, char *to, size_t size)
+{
+	for (size_t i = 0; i < bundle->paths.len; i++) {
+		const struct kb_path_rule *item = &bundle->paths.items[i];
+
+		if (item->rule != rule || !item->at_start || !kb_path_match(item->pattern, path))
+			continue;
+		snprintf(to, size, "%.*s", (int)kb_path_matched(item->pattern, path), path);
+		return true;
+	}
+	return false;
+}
+
+bool kb_judge_made_since(const struct kb_bundle *bundle, const struct kb_observed *seen,
+	const struct kb_judgement *judgement, const struct kb_made *made)
+{
+	const char *path = judgement->by_path2 ? seen->path2 : seen->path;
+	char part[TEXT_MAX];
+
+	return (judgement->by_path || judgement->by_path2) && judgement->verdict.at_start && path &&
+	       matched_part(bundle, judgement->verdict.rule, path, part, sizeof(part)) &&
+	       (kb_made_have(made, part) ||
+		       (kb_observed_made(seen) && !strcmp(kb_observed_made(seen), part)));
 }
 
 const char *kb_observed_made(const struct kb_observed *seen)

@@ -29,6 +29,11 @@ bool kb_judge_had(struct kb_memo *memo, const struct kb_bundle *was, const struc
 	unsigned access, const char *path);
 /* The name that the event made, as far as it is known; or NULL. */
 const char *kb_observed_made(const struct kb_observed *seen);
+/* Denied by a pattern that covers only what was there when the session started, and this was not:
+ * made has the names that the session made. */
+struct kb_made;
+bool kb_judge_made_since(const struct kb_bundle *bundle, const struct kb_observed *seen,
+	const struct kb_judgement *judgement, const struct kb_made *made);
 /* "open /path (write)", "connect host:443", "ptrace": what happened, for people. Not escaped. */
 void kb_observed_text(
 	const struct kb_observed *seen, const struct kb_question *question, char *to, size_t size);

@@ -252,6 +252,7 @@ static int lower_path_rule(struct kb_lower *lo, const struct kb_fs_item *item)
 	rule->errnum = errno_of(item);
 	rule->record =
 		taken && item->stmt->action == KB_ALLOW ? KB_RECORD_SUMMARY : item->stmt->record;
+	rule->at_start = taken && item->glob && !item->stmt->observe;
 	rule->private_tree = (item->role >= KB_FS_ROLE_PRIVATE && item->role <= KB_FS_ROLE_KEEP) &&
 			     !kb_fs_virtual(item->path);
 	return 0;

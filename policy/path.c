@@ -86,6 +86,23 @@ bool kb_path_match(const char *pattern, const char *path)
 	return true;
 }
 
+size_t kb_path_matched(const char *pattern, const char *path)
+{
+	char part[PATH_MAX];
+	const char *slash = path;
+	size_t len = strlen(path);
+
+	if (len >= sizeof(part))
+		return len;
+	while ((slash = strchr(slash + 1, '/'))) {
+		memcpy(part, path, (size_t)(slash - path));
+		part[slash - path] = '\0';
+		if (kb_path_match(pattern, part))
+			return (size_t)(slash - path);
+	}
+	return len;
+}
+
 unsigned kb_path_weight(const char *pattern)
 {
 	unsigned literal = 0, globs = 0;

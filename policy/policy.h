@@ -137,6 +137,7 @@ struct kb_path_rule {
 	enum kb_record_level record;
 	bool private_tree; /* the session's own tree (fs private): what the machine has at this
 			      place cannot be reached */
+	bool at_start;	   /* the pattern means what matched when the session started */
 };
 
 /* One Landlock path rule: everything beneath path. access is a mask of LANDLOCK_ACCESS_FS_* of the
@@ -246,6 +247,8 @@ struct kb_verdict {
 	bool by_default; /* no rule speaks of it: this is `fs default`, `net default` or `default`.
 			    For paths: leave the call to the kernel, whose mounts and Landlock
 			    refuse it if it exists; record a denial only when it does exist */
+	bool at_start;	 /* denied, if it is among what the rule's pattern matched when the
+			    session started: what was made since is not covered */
 	bool private_tree; /* allowed in a tree that is the session's own. When the file is absent
 			      there but the machine has one at this path, it is a denial by this
 			      rule: the machine's file was asked for and is out of reach */

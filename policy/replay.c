@@ -48,8 +48,9 @@ static bool left_behind(struct kb_replay *rp, const struct kb_bundle *was,
 	       !kb_made_have(&rp->made, seen->path);
 }
 
-static enum kb_change change_of(struct kb_replay *rp, const struct kb_bundle *was,
-	const struct kb_observed *seen, const struct kb_judgement *judgement)
+static enum kb_change change_of(struct kb_replay *rp, const struct kb_bundle *bundle,
+	const struct kb_bundle *was, const struct kb_observed *seen,
+	const struct kb_judgement *judgement)
 {
 	bool asked = seen->decision == KB_OBSERVED_ASKED;
 	bool allowed = seen->decision == KB_OBSERVED_ALLOWED || (asked && !seen->failed);
@@ -64,7 +65,10 @@ static enum kb_change change_of(struct kb_replay *rp, const struct kb_bundle *wa
 		return asked ? still : KB_CANNOT_TELL;
 	if ((judgement->judged == KB_JUDGED_ALLOWED) == allowed)
 		return still;
-	if ((allowed && harmless(seen, judgement)) || same_word(rp, was, seen, judgement->judged))
+	if (allowed && (harmless(seen, judgement) ||
+			       kb_judge_made_since(bundle, seen, judgement, &rp->made)))
+		return still;
+	if (same_word(rp, was, seen, judgement->judged))
 		return still;
 	return allowed ? KB_NEWLY_DENIED : KB_NEWLY_ALLOWED;
 }
@@ -108,8 +112,9 @@ void kb_replay_add(struct kb_replay *rp, const struct kb_bundle *bundle,
 	rp->seq = seen->seq;
 	result->records++;
 	kb_judge(rp->memo, bundle, seen, &judgement);
-	change = left_behind(rp, was, seen, &judgement) ? KB_NEWLY_DENIED
-							: change_of(rp, was, seen, &judgement);
+	change = left_behind(rp, was, seen, &judgement)
+			 ? KB_NEWLY_DENIED
+			 : change_of(rp, bundle, was, seen, &judgement);
 	if (kb_observed_made(seen))
 		kb_made_add(&rp->made, kb_observed_made(seen));
 	if (change == KB_CHANGE_SKIPPED)

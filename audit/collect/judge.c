@@ -76,6 +76,8 @@ void kb_judge_path(
 		judge_granted(judge, &verdict, path, creates);
 		return;
 	}
+	if (verdict.at_start && !kb_resolver_read_only(judge->resolver, path->path))
+		return;
 	if (!verdict.by_default) {
 		refuse(judge, &verdict);
 		return;

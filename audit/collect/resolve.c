@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "supervisor/base/fd.h"
 #include "supervisor/base/util.h"
@@ -91,6 +92,22 @@ bool kb_resolver_on_host(const struct kb_resolver *resolver, const char *path)
 		return false;
 	fd = open_scoped(resolver->host_fd, path, O_NOFOLLOW, 0);
 	return fd >= 0;
+}
+
+bool kb_resolver_read_only(const struct kb_resolver *resolver, const char *path)
+{
+	char part[KB_RESOLVED_MAX];
+	KB_CLOSE int fd = -1;
+	struct statvfs st;
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (;;) {
+		fd = open_scoped(resolver->root_fd, part[0] ? part : "/", O_NOFOLLOW, 0);
+		if (fd >= 0 || errno != ENOENT || !part[0])
+			break;
+		*strrchr(part, '/') = '\0';
+	}
+	return fd < 0 || fstatvfs(fd, &st) < 0 || (st.f_flag & ST_RDONLY);
 }
 
 /* ---- Names ------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ int kb_resolver_init(
 	struct kb_resolver *resolver, int root_fd, const char *host_root, struct kb_err *err);
 void kb_resolver_finish(struct kb_resolver *resolver);
 
+/* Is what the session has of path on a read-only mount? Unknown reads as yes. */
+bool kb_resolver_read_only(const struct kb_resolver *resolver, const char *path);
+
 /* path must be shorter than PATH_MAX. */
 void kb_resolve(const struct kb_resolver *resolver, const struct kb_caller *caller, int dirfd,
 	const char *path, unsigned flags, struct kb_resolved *ret);

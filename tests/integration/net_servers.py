@@ -92,6 +92,8 @@ class Http(socketserver.StreamRequestHandler):
         if isinstance(body, str):
             body = body.encode()
         head = ["HTTP/1.1 " + status, "Content-Length: %d" % len(body)] + list(more)
+        if self.last():
+            head.append("Connection: close")
         self.wfile.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     def one(self):
@@ -108,7 +110,10 @@ class Http(socketserver.StreamRequestHandler):
         else:
             self.answer("got %d\n" % len(self.body) if self.body else
                         "hello from %s\n" % self.headers.get("host", "nobody"))
-        return self.headers.get("connection", "").lower() != "close"
+        return not self.last()
+
+    def last(self):
+        return self.headers.get("connection", "").lower() == "close"
 
     def handle(self):
         try:
