@@ -201,17 +201,17 @@ int kb_file_read(const char *path, struct kb_buf *buf, struct kb_err *err)
 	}
 }
 
-static int write_and_sync(int fd, const void *data, size_t len, struct kb_err *err)
+static int write_new(int fd, const void *data, size_t len, bool durable, struct kb_err *err)
 {
 	int r = kb_fd_write_all(fd, data, len, err);
 
-	if (r == 0 && fsync(fd) < 0)
+	if (r == 0 && durable && fsync(fd) < 0)
 		r = kb_err_sys(err, errno, "fsync failed");
 	return r;
 }
 
-int kb_file_write_atomic(
-	const char *path, const void *data, size_t len, mode_t mode, struct kb_err *err)
+static int replace(const char *path, const void *data, size_t len, mode_t mode, bool durable,
+	struct kb_err *err)
 {
 	KB_FREE char *tmp = NULL;
 	KB_CLOSE int fd = -1;
@@ -224,7 +224,7 @@ int kb_file_write_atomic(
 	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (fd < 0)
 		return kb_err_sys(err, errno, "%s cannot be created", tmp);
-	r = write_and_sync(fd, data, len, err);
+	r = write_new(fd, data, len, durable, err);
 	if (r == 0 && rename(tmp, path) < 0)
 		r = kb_err_sys(err, errno, "%s cannot be put in place", path);
 	if (r < 0) {
@@ -232,6 +232,18 @@ int kb_file_write_atomic(
 		return kb_err_prefix(err, "%s", path);
 	}
 	return 0;
+}
+
+int kb_file_write_atomic(
+	const char *path, const void *data, size_t len, mode_t mode, struct kb_err *err)
+{
+	return replace(path, data, len, mode, true, err);
+}
+
+int kb_file_write_soon(
+	const char *path, const void *data, size_t len, mode_t mode, struct kb_err *err)
+{
+	return replace(path, data, len, mode, false, err);
 }
 
 int kb_mkdirs(const char *path, mode_t mode, struct kb_err *err)

@@ -33,6 +33,10 @@ int kb_file_read(const char *path, struct kb_buf *buf, struct kb_err *err);
 /* Appears whole or not at all: written beside, fsynced, renamed. */
 int kb_file_write_atomic(
 	const char *path, const void *data, size_t len, mode_t mode, struct kb_err *err);
+/* The same without waiting for the disk: whoever reads finds the old or the new one, but after a
+ * loss of power it may be neither. For what is written again anyway. */
+int kb_file_write_soon(
+	const char *path, const void *data, size_t len, mode_t mode, struct kb_err *err);
 /* Create path and its missing parents with this mode. */
 int kb_mkdirs(const char *path, mode_t mode, struct kb_err *err);
 /* Remove a tree without following symlinks or crossing mounts; missing is fine. */

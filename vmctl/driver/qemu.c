@@ -364,11 +364,16 @@ int kb_qemu_version(struct kb_mon *mon, char ret[32], struct kb_err *err)
 	return 0;
 }
 
+/* Parts of a cluster are allocated by themselves: what a machine writes takes little more space
+ * than it is long, and its first write to a place need not read the rest of the cluster from below.
+ */
+#define LAYOUT "extended_l2=on"
+
 int kb_qemu_overlay(struct kb_vmctl *vm, const char *backing, const char *backing_format,
 	const char *path, struct kb_err *err)
 {
-	const char *const argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F",
-		backing_format, path, NULL};
+	const char *const argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-o", LAYOUT, "-b",
+		backing, "-F", backing_format, path, NULL};
 
 	return kb_op_run(vm, NULL, argv, START_MS, err);
 }
@@ -391,8 +396,8 @@ int kb_qemu_overlay_on(struct kb_vmctl *vm, const char *layer, const char *path,
 {
 	char size[32];
 	/* -u: the layer is still a machine's disk, locked by its QEMU, so it is not opened here. */
-	const char *const argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", layer,
-		"-F", "qcow2", path, size, NULL};
+	const char *const argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", "-o", LAYOUT, "-u",
+		"-b", layer, "-F", "qcow2", path, size, NULL};
 
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)kb_qemu_disk_size(layer));
 	return kb_op_run(vm, NULL, argv, START_MS, err);

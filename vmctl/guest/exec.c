@@ -1,4 +1,4 @@
-/* Commands and figures. */
+/* Commands. */
 #include "guest.h"
 
 #include <errno.h>
@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +41,13 @@ int kbm_unhex(const char *text, uint8_t *ret, size_t size, struct kb_err *err)
 		ret[i] = (uint8_t)strtoul(digits, NULL, 16);
 	}
 	return (int)len;
+}
+
+int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err)
+{
+	/* Gone first: ext4 writes a file that takes another's place out at once. */
+	unlink(path);
+	return kb_file_write_soon(path, text, strlen(text), mode, err);
 }
 
 int kbm_start(const char *const *argv, struct kb_err *err)
@@ -210,41 +216,4 @@ int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err)
 	json_object_set_new(reply, "exit",
 		json_integer(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status)));
 	return r;
-}
-
-static json_int_t meminfo_kib(const char *key)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	char line[128];
-	long long value = -1;
-
-	while (file && value < 0 && fgets(line, sizeof(line), file))
-		if (strncmp(line, key, strlen(key)) == 0)
-			value = strtoll(line + strlen(key) + 1, NULL, 10); /* past the colon */
-	if (file)
-		fclose(file);
-	return value;
-}
-
-int kbm_stats(const json_t *request, json_t *reply, struct kb_err *err)
-{
-	struct statvfs fs;
-	double load[3] = {0};
-
-	if (statvfs("/", &fs) < 0)
-		return kb_err_sys(err, errno, "/ cannot be measured");
-	if (getloadavg(load, 3) < 0)
-		return kb_err_set(err, KB_ERR_FAILED, "the load cannot be read");
-	json_object_set_new(reply, "mem_total_kib", json_integer(meminfo_kib("MemTotal")));
-	json_object_set_new(reply, "mem_available_kib", json_integer(meminfo_kib("MemAvailable")));
-	json_object_set_new(reply, "cpus", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
-	json_object_set_new(reply, "load1", json_real(load[0]));
-	json_object_set_new(reply, "load5", json_real(load[1]));
-	json_object_set_new(reply, "load15", json_real(load[2]));
-	json_object_set_new(reply, "disk_total",
-		json_integer((json_int_t)fs.f_blocks * (json_int_t)fs.f_frsize));
-	json_object_set_new(reply, "disk_free",
-		json_integer((json_int_t)fs.f_bavail * (json_int_t)fs.f_frsize));
-	json_object_set_new(reply, "uptime_ms", json_integer(kb_now_mono() / 1000000));
-	return 0;
 }

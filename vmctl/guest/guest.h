@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "supervisor/base/err.h"
 
@@ -33,6 +34,9 @@ int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_net_up(const json_t *request, struct kb_err *err);
 int kbm_net_down(struct kb_err *err);
 
+/* Write a small file without waiting for the disk, which takes longer than all else that makes an
+ * identity; a machine that loses its power is given it again when it boots. */
+int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err);
 /* Run a program to its end, output discarded; an error unless it exits 0. */
 int kbm_run(const char *const *argv, struct kb_err *err);
 /* Start a program and do not wait for it; kbm_reap() collects those that ended. */

@@ -24,14 +24,10 @@
 #define ENTROPY_SIZE 32
 #define NONCE_SIZE   16
 #define BOOT_ID	     "/proc/sys/kernel/random/boot_id"
+#define SSH_SOCKET   "/etc/systemd/system/sockets.target.wants/ssh.socket"
 #define OWN_BOOT_ID  "/run/kbsup/boot_id"
 
 typedef int (*step_fn)(const json_t *request, struct kb_err *err);
-
-static int write_text(const char *path, const char *text, mode_t mode, struct kb_err *err)
-{
-	return kb_file_write_atomic(path, text, strlen(text), mode, err);
-}
 
 /* Mix in the host's bytes and make the kernel's generator start over from them at once: without
  * the reseed, siblings go on drawing the same numbers. */
@@ -81,7 +77,7 @@ static int step_machine_id(const json_t *request, struct kb_err *err)
 		return r;
 	umount2("/etc/machine-id", MNT_DETACH); /* systemd's own, when it found none */
 	snprintf(line, sizeof(line), "%s\n", id);
-	return write_text("/etc/machine-id", line, 0444, err);
+	return kbm_write("/etc/machine-id", line, 0444, err);
 }
 
 /* The kernel's boot id is copied with its memory; what programs read is laid over it. */
@@ -97,7 +93,7 @@ static int step_boot_id(const json_t *request, struct kb_err *err)
 	while (umount2(BOOT_ID, MNT_DETACH) == 0)
 		;
 	if ((r = kb_mkdirs("/run/kbsup", 0755, err)) < 0 ||
-		(r = write_text(OWN_BOOT_ID, line, 0444, err)) < 0)
+		(r = kbm_write(OWN_BOOT_ID, line, 0444, err)) < 0)
 		return r;
 	if (mount(OWN_BOOT_ID, BOOT_ID, NULL, MS_BIND, NULL) < 0)
 		return kb_err_sys(err, errno, "%s cannot be covered", BOOT_ID);
@@ -115,11 +111,11 @@ static int step_hostname(const json_t *request, struct kb_err *err)
 	if (sethostname(name, strlen(name)) < 0)
 		return kb_err_sys(err, errno, "the host name cannot be set");
 	snprintf(text, sizeof(text), "%s\n", name);
-	if ((r = write_text("/etc/hostname", text, 0644, err)) < 0)
+	if ((r = kbm_write("/etc/hostname", text, 0644, err)) < 0)
 		return r;
 	snprintf(text, sizeof(text),
 		"127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost\n", name);
-	return write_text("/etc/hosts", text, 0644, err);
+	return kbm_write("/etc/hosts", text, 0644, err);
 }
 
 static int step_host_keys(const json_t *request, struct kb_err *err)
@@ -138,21 +134,21 @@ static int step_host_keys(const json_t *request, struct kb_err *err)
 		int r = kbm_string(request, files[i].key, &text, err);
 
 		if (r == 0)
-			r = write_text(files[i].path, text, files[i].mode, err);
+			r = kbm_write(files[i].path, text, files[i].mode, err);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-/* Not waited for: the machine is usable without it, and its start takes longer than all the rest.
- */
+/* Where a socket starts sshd with each connection there is nothing to do: it reads its keys then.
+ * Else it starts anew with its own; not waited for, since the machine is usable without it. */
 static int step_sshd(const json_t *request, struct kb_err *err)
 {
 	static const char *const argv[] = {
 		"/usr/bin/systemctl", "--no-block", "restart", "ssh.service", NULL};
 
-	return kbm_start(argv, err);
+	return access(SSH_SOCKET, F_OK) == 0 ? 0 : kbm_start(argv, err);
 }
 
 static const struct {
@@ -219,6 +215,9 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 	static const char *const wait_boot[] = {
 		"/usr/bin/systemctl", "is-system-running", "--wait", NULL};
 	static const char *const stop_ssh[] = {"/usr/bin/systemctl", "stop", "ssh.service", NULL};
+	/* What is likely to come first, so that its files are in memory. */
+	static const char *const warm[] = {"/bin/sh", "-c",
+		"sshd -t; bash -lc 'ls /; id; ip address; git --version' >/dev/null", NULL};
 	static const char *const stale[] = {
 		"/var/lib/systemd/random-seed",
 		"/etc/ssh/ssh_host_ed25519_key",
@@ -233,12 +232,13 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 	int r;
 
 	kbm_run(wait_boot, NULL); /* "degraded" is an answer too */
+	kbm_run(warm, NULL);
 	if ((r = kbm_run(stop_ssh, err)) < 0 || (r = kbm_net_down(err)) < 0)
 		return r;
 	for (size_t i = 0; i < KB_ARRAY_LEN(stale); i++)
 		if (unlink(stale[i]) < 0 && errno != ENOENT)
 			return kb_err_sys(err, errno, "%s cannot be removed", stale[i]);
-	if ((r = write_text("/etc/machine-id", "uninitialized\n", 0444, err)) < 0)
+	if ((r = kbm_write("/etc/machine-id", "uninitialized\n", 0444, err)) < 0)
 		return r;
 	sync();
 	return 0;

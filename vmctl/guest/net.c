@@ -132,7 +132,7 @@ static int up_fixed(int sock, const char *card, const json_t *request, struct kb
 		(r = set_gateway(sock, gateway, err)) < 0)
 		return r;
 	snprintf(resolv, sizeof(resolv), "nameserver %s\n", dns);
-	return kb_file_write_atomic("/etc/resolv.conf", resolv, strlen(resolv), 0644, err);
+	return kbm_write("/etc/resolv.conf", resolv, 0644, err);
 }
 
 static int up_dhcp(const char *card, struct kb_err *err)
@@ -146,8 +146,7 @@ static int up_dhcp(const char *card, struct kb_err *err)
 		return r;
 	snprintf(text, sizeof(text),
 		"[Match]\nName=%s\n[Network]\nDHCP=yes\n[DHCPv4]\nClientIdentifier=mac\n", card);
-	r = kb_file_write_atomic(
-		"/run/systemd/network/10-kbsup.network", text, strlen(text), 0644, err);
+	r = kbm_write("/run/systemd/network/10-kbsup.network", text, 0644, err);
 	return r < 0 ? r : kbm_run(argv, err);
 }
 

@@ -64,9 +64,13 @@ UNIT
 	systemctl enable kbsup-guest.service
 fi
 echo virtio_console >/etc/modules-load.d/kbsup.conf
-# Started by the machine service once the machine has its identity; the rest is idle work that a
-# disposable machine has no use for and a template would carry along.
-systemctl disable ssh.service systemd-networkd.service systemd-networkd-wait-online.service \
+# sshd starts with each connection, and the network comes up only once the machine has its identity:
+# so no sshd ever runs with another machine's keys, and a fork need not start one before it is usable.
+systemctl disable ssh.service >/dev/null 2>&1 || true
+systemctl enable ssh.socket
+# Started by the machine service where the network needs it; the rest is idle work that a disposable
+# machine has no use for and a template would carry along.
+systemctl disable systemd-networkd.service systemd-networkd-wait-online.service \
 	>/dev/null 2>&1 || true
 systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 	e2scrub_all.timer fstrim.timer systemd-timesyncd.service >/dev/null 2>&1 || true
