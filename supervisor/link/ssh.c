@@ -317,7 +317,7 @@ static bool step(struct kb_ssh *ssh)
 		break;
 	case KB_SSH_READY:
 		moved = kb_ssh_channels_step(ssh);
-		return (!ssh->doomed && kb_ssh_transfers_step(ssh)) || moved;
+		return (!ssh->doomed && kb_ssh_jobs_step(ssh)) || moved;
 	default:
 		return false;
 	}
@@ -441,7 +441,7 @@ void kb_ssh_fail(struct kb_ssh *ssh, const struct kb_err *why)
 	kb_source_destroy(ssh->io);
 	ssh->io = NULL;
 	kb_ssh_channels_end(ssh, &copy);
-	kb_ssh_transfers_end(ssh, &copy);
+	kb_ssh_jobs_end(ssh, &copy);
 	if (ssh->scan)
 		end_scan(ssh, NULL, NULL, &copy);
 	else if (!ssh->doomed && ssh->ops->closed)
@@ -472,7 +472,7 @@ static void free_now(struct kb_ssh *ssh)
 	}
 	ssh->phase = KB_SSH_OVER;
 	kb_ssh_channels_end(ssh, NULL);
-	kb_ssh_transfers_end(ssh, NULL);
+	kb_ssh_jobs_end(ssh, NULL);
 	kb_ssh_auth_finish(ssh);
 	kb_ssh_dial_destroy(ssh->dial);
 	free_session(ssh);
@@ -557,7 +557,7 @@ static int create(struct kb_loop *loop, const struct kb_ssh_target *target,
 	ssh->arg = arg;
 	ssh->fd = -1;
 	TAILQ_INIT(&ssh->channels);
-	TAILQ_INIT(&ssh->transfers);
+	TAILQ_INIT(&ssh->jobs);
 	kb_buf_init(&ssh->in, KB_SSH_IN_MAX);
 	kb_buf_init(&ssh->out, KB_SSH_OUT_MAX);
 	r = copy_target(ssh, target, err);

@@ -124,6 +124,7 @@ struct kb_ssh_copy {
 	int fd; /* the file here, open; stays the caller's and at its place until the end */
 	const char *path; /* the file there; a relative one starts at the user's home. Copied */
 	unsigned mode;	  /* its permission bits (put) */
+	bool soon;	  /* put: do not wait until it is on the disk there */
 	/* total: 0 when unknown. May be NULL. */
 	void (*progress)(uint64_t done, uint64_t total, void *arg);
 	void (*done)(const struct kb_err *why, void *arg); /* NULL: all is well. Called once */
@@ -133,6 +134,43 @@ struct kb_ssh_copy {
 /* One after the other, in order. A file there appears whole or not at all. */
 int kb_ssh_put(struct kb_ssh *ssh, const struct kb_ssh_copy *copy, struct kb_err *err);
 int kb_ssh_get(struct kb_ssh *ssh, const struct kb_ssh_copy *copy, struct kb_err *err);
+/* End the copy that runs, if any, with "cancelled" (KB_ERR_CLOSED), once what it wrote there is
+ * removed. */
+void kb_ssh_copy_cancel(struct kb_ssh *ssh);
+
+struct kb_ssh_attrs {
+	unsigned mode; /* as st_mode has it; 0: not known */
+	uint64_t size;
+};
+
+/* The rest is queued behind copies, and answered in order. Paths are copied. Where something is
+ * not there, why->code is KB_ERR_NOTFOUND. Exactly one of the answer and why is not NULL. */
+typedef void (*kb_ssh_attrs_fn)(
+	const struct kb_ssh_attrs *attrs, const struct kb_err *why, void *arg);
+/* What is at a path; follow: behind a link, else of the link itself. */
+int kb_ssh_stat(struct kb_ssh *ssh, const char *path, bool follow, kb_ssh_attrs_fn fn, void *arg,
+	struct kb_err *err);
+/* The entries of a directory but "." and "..", in no order, then done. Names are foreign: any
+ * bytes but NUL, at most KB_SSH_NAME_MAX. */
+#define KB_SSH_NAME_MAX 1023
+struct kb_ssh_lister {
+	void (*entry)(const char *name, const struct kb_ssh_attrs *attrs, void *arg);
+	void (*done)(const struct kb_err *why, void *arg); /* NULL: that was all */
+	void *arg;
+};
+int kb_ssh_list(struct kb_ssh *ssh, const char *path, const struct kb_ssh_lister *lister,
+	struct kb_err *err);
+typedef void (*kb_ssh_text_fn)(const char *text, const struct kb_err *why, void *arg);
+int kb_ssh_readlink(
+	struct kb_ssh *ssh, const char *path, kb_ssh_text_fn fn, void *arg, struct kb_err *err);
+typedef void (*kb_ssh_done_fn)(const struct kb_err *why, void *arg); /* NULL: all is well */
+int kb_ssh_mkdir(struct kb_ssh *ssh, const char *path, unsigned mode, kb_ssh_done_fn fn, void *arg,
+	struct kb_err *err);
+int kb_ssh_chmod(struct kb_ssh *ssh, const char *path, unsigned mode, kb_ssh_done_fn fn, void *arg,
+	struct kb_err *err);
+/* A link at path, in place of a file or link that is there. */
+int kb_ssh_symlink(struct kb_ssh *ssh, const char *path, const char *target, kb_ssh_done_fn fn,
+	void *arg, struct kb_err *err);
 
 /* ---- Local ports ----------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  *	ssh_auth.c	host key, then the user's keys
  *	ssh_agent.c	keys and signatures of an ssh agent
  *	ssh_channel.c	commands and connections
- *	ssh_sftp.c	files
+ *	ssh_sftp.c	work on files, one after the other; ssh_copy.c: their contents
  *	ssh_splice.c	a channel and a descriptor, end to end
  *	ssh_forward.c	local ports
  */
@@ -36,7 +36,6 @@ enum kb_ssh_phase {
 
 struct kb_ssh_dial;
 struct kb_ssh_agent;
-struct kb_ssh_transfer;
 
 struct kb_ssh_identity {
 	const uint8_t *blob; /* in the agent's answer */
@@ -80,7 +79,7 @@ struct kb_ssh {
 	TAILQ_HEAD(, kb_ssh_channel) channels;
 	size_t n_channels;
 	struct kb_ssh_channel *opening; /* libssh2 opens one at a time */
-	TAILQ_HEAD(, kb_ssh_transfer) transfers;
+	TAILQ_HEAD(, kb_ssh_job) jobs;	/* on files */
 	LIBSSH2_SFTP *sftp;
 
 	bool serving, doomed; /* in the middle of its work; to be freed after it */
@@ -151,8 +150,31 @@ void kb_ssh_channels_end(struct kb_ssh *ssh, const struct kb_err *why);
 
 /* ---- ssh_sftp.c ---- */
 
-bool kb_ssh_transfers_step(struct kb_ssh *ssh);
-void kb_ssh_transfers_end(struct kb_ssh *ssh, const struct kb_err *why);
+/* Something to be done with the files there, embedded in what knows how. */
+struct kb_ssh_job {
+	TAILQ_ENTRY(kb_ssh_job) entry;
+	/* One step, with ssh->sftp there; true when something happened. Ends with
+	 * kb_ssh_job_end(). */
+	bool (*step)(struct kb_ssh *ssh, struct kb_ssh_job *job);
+	void (*tell)(struct kb_ssh_job *job, const struct kb_err *why); /* whoever asked */
+	void (*drop)(struct kb_ssh *ssh, struct kb_ssh_job *job);	/* free it */
+	bool told;
+};
+
+/* Takes job, also on failure. */
+int kb_ssh_job_add(struct kb_ssh *ssh, struct kb_ssh_job *job, struct kb_err *err);
+/* Out of the queue, told, freed. */
+void kb_ssh_job_end(struct kb_ssh *ssh, struct kb_ssh_job *job, const struct kb_err *why);
+bool kb_ssh_jobs_step(struct kb_ssh *ssh);
+/* The connection is over: tell (why), or just free (NULL). */
+void kb_ssh_jobs_end(struct kb_ssh *ssh, const struct kb_err *why);
+/* "HOST: PATH cannot be WHAT: …", from what the server says; the connection fails as well when that
+ * is what broke (then true). */
+bool kb_ssh_sftp_error(struct kb_ssh *ssh, const char *path, const char *what, struct kb_err *ret);
+static inline bool kb_ssh_waits(ssize_t rc)
+{
+	return rc == LIBSSH2_ERROR_EAGAIN;
+}
 
 /* ---- ssh_splice.c ---- */
 

@@ -692,6 +692,162 @@ static void a_file_that_cannot_be_says_why(void **state)
 	finish(c);
 }
 
+/* What came of a small request. */
+struct asked {
+	struct conn *c;
+	bool done, well;
+	struct kb_err why;
+	struct kb_ssh_attrs attrs;
+	char text[256];
+	unsigned files, dirs, links;
+};
+
+static void answered(struct asked *q, const struct kb_err *why)
+{
+	assert_false(q->done);
+	q->done = true;
+	q->well = !why;
+	if (why)
+		q->why = *why;
+	kb_loop_stop(q->c->loop);
+}
+
+static void on_done(const struct kb_err *why, void *arg)
+{
+	answered(arg, why);
+}
+
+static void on_attrs(const struct kb_ssh_attrs *attrs, const struct kb_err *why, void *arg)
+{
+	struct asked *q = arg;
+
+	assert_true(!attrs == !!why);
+	if (attrs)
+		q->attrs = *attrs;
+	answered(q, why);
+}
+
+static void on_text(const char *text, const struct kb_err *why, void *arg)
+{
+	struct asked *q = arg;
+
+	snprintf(q->text, sizeof(q->text), "%s", text ? text : "");
+	answered(q, why);
+}
+
+static void on_entry(const char *name, const struct kb_ssh_attrs *attrs, void *arg)
+{
+	struct asked *q = arg;
+
+	assert_string_not_equal(name, ".");
+	assert_string_not_equal(name, "..");
+	q->files += S_ISREG(attrs->mode);
+	q->dirs += S_ISDIR(attrs->mode);
+	q->links += S_ISLNK(attrs->mode);
+}
+
+#define ASK(q, conn, call)                                                                         \
+	do {                                                                                       \
+		*(q) = (struct asked){.c = (conn)};                                                \
+		assert_ok(call);                                                                   \
+		run((conn), &(q)->done);                                                           \
+	} while (0)
+
+static void directories_links_and_modes(void **state)
+{
+	struct conn *c = connected();
+	struct asked q = {0};
+	struct kb_ssh_lister lister = {.entry = on_entry, .done = on_done, .arg = &q};
+	struct kb_err err;
+	PATH_IN(dir, server.dir, "tree");
+	PATH_IN(link, server.dir, "tree/link");
+	PATH_IN(sub, server.dir, "tree/sub");
+	PATH_IN(nowhere, server.dir, "tree/nowhere");
+
+	ASK(&q, c, kb_ssh_stat(c->ssh, dir, false, on_attrs, &q, &err));
+	assert_false(q.well);
+	assert_int_equal(q.why.code, KB_ERR_NOTFOUND);
+	ASK(&q, c, kb_ssh_mkdir(c->ssh, dir, 0700, on_done, &q, &err));
+	assert_true(q.well);
+	ASK(&q, c, kb_ssh_mkdir(c->ssh, dir, 0700, on_done, &q, &err));
+	assert_false(q.well);
+	ASK(&q, c, kb_ssh_mkdir(c->ssh, sub, 0755, on_done, &q, &err));
+	for (int i = 0; i < 2; i++) { /* the second time over the first */
+		ASK(&q, c, kb_ssh_symlink(c->ssh, link, "sub", on_done, &q, &err));
+		if (!q.well)
+			fail_msg("%s", q.why.msg);
+	}
+	ASK(&q, c, kb_ssh_readlink(c->ssh, link, on_text, &q, &err));
+	assert_string_equal(q.text, "sub");
+	ASK(&q, c, kb_ssh_readlink(c->ssh, dir, on_text, &q, &err));
+	assert_false(q.well);
+	ASK(&q, c, kb_ssh_stat(c->ssh, link, false, on_attrs, &q, &err));
+	assert_true(S_ISLNK(q.attrs.mode));
+	ASK(&q, c, kb_ssh_stat(c->ssh, link, true, on_attrs, &q, &err));
+	assert_true(S_ISDIR(q.attrs.mode));
+	for (int i = 0; i < 300; i++) { /* more than one answer holds */
+		KB_FREE char *path = kb_asprintf("%s/file-%d-with-a-name-of-some-length", dir, i);
+
+		close(make_file(path, "x", 1));
+	}
+	ASK(&q, c, kb_ssh_list(c->ssh, dir, &lister, &err));
+	assert_true(q.well);
+	assert_int_equal(q.files, 300);
+	assert_int_equal(q.dirs, 1);
+	assert_int_equal(q.links, 1);
+	ASK(&q, c, kb_ssh_list(c->ssh, nowhere, &lister, &err));
+	assert_int_equal(q.why.code, KB_ERR_NOTFOUND);
+	ASK(&q, c, kb_ssh_chmod(c->ssh, dir, 0511, on_done, &q, &err));
+	ASK(&q, c, kb_ssh_stat(c->ssh, dir, false, on_attrs, &q, &err));
+	assert_int_equal(q.attrs.mode & 07777, 0511);
+	ASK(&q, c, kb_ssh_chmod(c->ssh, dir, 0700, on_done, &q, &err));
+	finish(c);
+}
+
+static void on_some_progress(uint64_t done, uint64_t total, void *arg)
+{
+	struct copying *k = arg;
+
+	k->told = done;
+	kb_ssh_copy_cancel(k->c->ssh);
+}
+
+static void a_cancelled_copy_leaves_nothing(void **state)
+{
+	struct conn *c = connected();
+	KB_FREE uint8_t *data = malloc(BIG);
+	PATH_IN(from, server.dir, "from-2");
+	PATH_IN(there, server.dir, "there-2");
+	PATH_IN(part, server.dir, "there-2.kbsup-part");
+	struct copying k = {.c = c};
+	struct kb_ssh_copy copy = {.path = there,
+		.mode = 0600,
+		.progress = on_some_progress,
+		.done = on_copied,
+		.arg = &k};
+	struct kb_err err;
+
+	sshd_random(data, BIG);
+	copy.fd = make_file(from, data, BIG);
+	assert_ok(kb_ssh_put(c->ssh, &copy, &err));
+	run(c, &k.done);
+	assert_false(k.well);
+	assert_int_equal(k.why.code, KB_ERR_CLOSED);
+	assert_true(k.told > 0 && k.told < BIG);
+	assert_int_equal(access(there, F_OK), -1);
+	assert_int_equal(access(part, F_OK), -1);
+	/* And the connection is fine. */
+	copy.progress = NULL;
+	k = (struct copying){.c = c};
+	assert_int_equal(lseek(copy.fd, 0, SEEK_SET), 0);
+	assert_ok(kb_ssh_put(c->ssh, &copy, &err));
+	run(c, &k.done);
+	assert_true(k.well);
+	assert_file(there, data, BIG);
+	close(copy.fd);
+	finish(c);
+}
+
 /* ---- Ports ----------------------------------------------------------------------------------- */
 
 struct waiting {
@@ -776,6 +932,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_scan_shows_the_host_key),
 		cmocka_unit_test(files_arrive_exactly),
 		cmocka_unit_test(a_file_that_cannot_be_says_why),
+		cmocka_unit_test(directories_links_and_modes),
+		cmocka_unit_test(a_cancelled_copy_leaves_nothing),
 		cmocka_unit_test(ports_are_forwarded),
 	};
 	int failed;
