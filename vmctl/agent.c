@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "files.h"
 #include "supervisor/base/fd.h"
@@ -28,20 +27,9 @@ struct pending {
 
 int kb_agent_open(struct kb_vmctl *vm, const char *id, struct kb_agent *ret, struct kb_err *err)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s/machine.sock", vm->run, id);
-
 	*ret = (struct kb_agent){.vm = vm, .fd = -1, .next_id = 1};
 	kb_buf_init(&ret->in, KB_AGENT_LINE_MAX);
-	if (n >= (int)sizeof(addr.sun_path))
-		return kb_err_set(err, KB_ERR_LIMIT, "a socket's path is too long");
-	ret->fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, true);
-	if (ret->fd < 0 || connect(ret->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		kb_err_sys(err, errno, "%s cannot be reached", addr.sun_path);
-		kb_agent_close(ret);
-		return err ? -(int)err->code : -KB_ERR_SYSTEM;
-	}
-	return 0;
+	return kb_run_connect(vm, id, "machine", &ret->fd, err);
 }
 
 void kb_agent_close(struct kb_agent *agent)

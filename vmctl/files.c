@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/un.h>
 
 #include "supervisor/base/fd.h"
 #include "supervisor/base/os.h"
@@ -211,6 +213,23 @@ pid_t kb_pid_of(struct kb_vmctl *vm, const char *id)
 	if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
 		return 0;
 	return lock.l_pid;
+}
+
+int kb_run_connect(
+	struct kb_vmctl *vm, const char *id, const char *name, int *ret_fd, struct kb_err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s/%s.sock", vm->run, id, name);
+	KB_CLOSE int fd = -1;
+
+	if (n >= (int)sizeof(addr.sun_path))
+		return kb_err_set(err, KB_ERR_LIMIT, "%s/%s/%s.sock is too long for a socket",
+			vm->run, id, name);
+	fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, true);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return kb_err_sys(err, errno, "%s cannot be reached", addr.sun_path);
+	*ret_fd = kb_steal_fd(&fd);
+	return 0;
 }
 
 /* ---- copies, sizes, hashes ---- */

@@ -36,6 +36,11 @@ int kb_dir_publish(const char *from, const char *to, struct kb_err *err);
 /* The process that holds QEMU's pid file at RUN/ID/pid, or 0. */
 pid_t kb_pid_of(struct kb_vmctl *vm, const char *id);
 
+/* Connect to RUN/ID/NAME.sock, non-blocking and without waiting: a QEMU that takes no more
+ * connections counts as unreachable, too. */
+int kb_run_connect(
+	struct kb_vmctl *vm, const char *id, const char *name, int *ret_fd, struct kb_err *err);
+
 /* Copy a file's data, by reflink where the file system can, else without its holes. */
 int kb_file_copy(const char *from, const char *to, mode_t mode, struct kb_err *err);
 /* Bytes a tree really occupies. */

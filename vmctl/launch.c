@@ -15,6 +15,7 @@
 #include "hostkey.h"
 #include "machine.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/log.h"
 #include "supervisor/base/os.h"
 
 #define FORK_MS	     20000 /* until a fork answers; it takes a tenth of a second */
@@ -269,9 +270,20 @@ static int clock_request(json_t **ret, struct kb_err *err)
 	return *ret ? 0 : kb_err_nomem(err);
 }
 
+static void log_times(const json_t *reply)
+{
+	const json_t *took = json_object_get(reply, "took_us");
+	const char *step;
+	json_t *us;
+
+	json_object_foreach((json_t *)took, step, us)
+		kb_log_debug("identity: %s took %lld us", step, (long long)json_integer_value(us));
+}
+
 int kb_machine_go(
 	struct kb_machine *m, struct kb_mon *mon, int64_t wait_ms, bool same, struct kb_err *err)
 {
+	KB_JSON json_t *reply = NULL;
 	struct kb_agent agent;
 	json_t *request = NULL;
 	int r;
@@ -290,7 +302,8 @@ int kb_machine_go(
 		r = kb_agent_sync(&agent, wait_ms, err);
 	if (r == 0) {
 		json_object_set_new(request, "time_ns", json_integer(kb_now_real()));
-		r = kb_agent_call(&agent, KB_STEAL(request), IDENTITY_MS, NULL, err);
+		r = kb_agent_call(&agent, KB_STEAL(request), IDENTITY_MS, &reply, err);
+		log_times(reply);
 	}
 	json_decref(request);
 	kb_agent_close(&agent);
@@ -440,7 +453,8 @@ static int create(
 	return r;
 }
 
-static int start_new(struct kb_machine *m, const struct kb_vm_spec *spec, struct kb_err *err)
+static int start_new(struct kb_machine *m, const struct kb_vm_spec *spec, enum kb_vm_way *ret_way,
+	struct kb_err *err)
 {
 	bool warm = false;
 	int r = create(m, spec, &warm, err);
@@ -448,6 +462,7 @@ static int start_new(struct kb_machine *m, const struct kb_vm_spec *spec, struct
 	if (r < 0)
 		return r;
 	json_object_set_new(m->json, "forked", json_boolean(warm));
+	*ret_way = warm ? KB_VM_FORKED : KB_VM_BOOTED;
 	r = warm ? fork_template(m, err) : kb_machine_boot(m, err);
 	if (r < 0) {
 		m->vm->shielded++;
@@ -468,36 +483,42 @@ static int let_go_on(struct kb_machine *m, struct kb_err *err)
 	return r;
 }
 
-static int start_existing(struct kb_machine *m, const struct kb_vm_spec *spec, struct kb_err *err)
+static int start_existing(struct kb_machine *m, const struct kb_vm_spec *spec,
+	enum kb_vm_way *ret_way, struct kb_err *err)
 {
 	enum kb_vm_state state = kb_machine_state(m->vm, m->json, m->dir);
-	char path[PATH_MAX];
+	bool saved = kb_machine_has(m, "suspended");
 
+	*ret_way = KB_VM_RESUMED;
 	switch (state) {
 	case KB_VM_RUNNING:
+		*ret_way = KB_VM_RAN;
 		return 0;
-	case KB_VM_SUSPENDED:
-		return spec->cold ? kb_machine_boot(m, err) : kb_machine_wake(m, err);
 	case KB_VM_PAUSED:
 	case KB_VM_NO_SPACE:
-		/* A finished suspend whose process was not ended any more. */
-		if (kb_machine_path(m, "suspended", path, NULL) == 0 && access(path, F_OK) == 0)
+		/* With memory saved: a finished suspend whose process was not ended any more. */
+		return saved ? kb_machine_wake(m, err) : let_go_on(m, err);
+	case KB_VM_SUSPENDED:
+		if (!spec->cold)
 			return kb_machine_wake(m, err);
-		return let_go_on(m, err);
+		break;
 	case KB_VM_STOPPED:
 	case KB_VM_CRASHED:
-		return kb_machine_boot(m, err);
+		break;
 	default:
 		kb_err_set(
 			err, KB_ERR_FAILED, "machine %s is %s", m->name, kb_vm_state_name(state));
 		return kb_err_hint(err, "stop it first: kbsup vm stop %s", m->name);
 	}
+	*ret_way = KB_VM_BOOTED;
+	return kb_machine_boot(m, err);
 }
 
 int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm_info *ret,
 	struct kb_err *err)
 {
 	struct kb_machine m KB_CLEANUP(kb_machine_finish) = {.lock = -1};
+	enum kb_vm_way way = KB_VM_RAN;
 	int64_t start = kb_now_mono();
 	int r = kb_vmctl_collect_garbage(vm, err);
 
@@ -515,10 +536,12 @@ int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm
 			r = kb_machine_claim(vm, spec->name, &m, err);
 	}
 	if (r == 0)
-		r = m.json ? start_existing(&m, spec, err) : start_new(&m, spec, err);
+		r = m.json ? start_existing(&m, spec, &way, err) : start_new(&m, spec, &way, err);
 	if (r == 0)
 		r = kb_machine_info(vm, m.json, m.dir, ret, err);
-	if (r == 0)
-		ret->took_ns = kb_now_mono() - start;
-	return r;
+	if (r < 0)
+		return r;
+	ret->took_ns = kb_now_mono() - start;
+	ret->way = way;
+	return 0;
 }

@@ -7,14 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "agent.h"
 #include "driver/qemu.h"
 #include "files.h"
+#include "look.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/fd.h"
 
-#define LOOK_MS	 800 /* what a look at a machine may take, so that lists stay under a second */
-#define LIVE_MS	 700
 #define GC_LOCK	 "gc@"
 #define GC_MS	 30000
 #define LIST_MAX 4096
@@ -112,7 +110,53 @@ void kb_vmctl_close(struct kb_vmctl *vm)
 	free(vm);
 }
 
+bool kb_vm_known(const char *state_dir, const char *name)
+{
+	KB_FREE char *path = kb_name_valid(name)
+				     ? kb_asprintf("%s/machines/%s/machine.json", state_dir, name)
+				     : NULL;
+
+	return path && access(path, F_OK) == 0;
+}
+
 /* ---- one machine ---- */
+
+/* The entries of a directory, as the keys of an object. */
+static json_t *entries_of(const char *path)
+{
+	json_t *list = json_object();
+	struct dirent *entry;
+	DIR *d = opendir(path);
+
+	while (d && (entry = readdir(d)))
+		if (entry->d_name[0] != '.')
+			json_object_set_new(list, entry->d_name, json_true());
+	if (d)
+		closedir(d);
+	return list;
+}
+
+#define CLOSEST_OF 256 /* machines that a wrong name is compared with */
+
+/* Says so, and which one could have been meant. */
+static int no_such(struct kb_vmctl *vm, const char *name, struct kb_err *err)
+{
+	char dir[PATH_MAX];
+	KB_JSON json_t *all = NULL;
+	const char *names[CLOSEST_OF], *near, *one;
+	json_t *unused;
+	size_t n = 0;
+
+	kb_err_set(err, KB_ERR_NOTFOUND, "there is no machine %s", name);
+	if (kb_vm_path(vm, dir, NULL, "%s/machines", vm->state) < 0)
+		return -KB_ERR_NOTFOUND;
+	all = entries_of(dir);
+	json_object_foreach(all, one, unused) if (n < CLOSEST_OF) names[n++] = one;
+	near = kb_closest(name, names, n);
+	if (near)
+		return kb_err_hint(err, "did you mean: %s", near);
+	return kb_err_hint(err, "kbsup vm list shows them; kbsup vm start %s makes it", name);
+}
 
 int kb_machine_json(struct kb_vmctl *vm, const char *name, json_t **ret, struct kb_err *err)
 {
@@ -124,11 +168,8 @@ int kb_machine_json(struct kb_vmctl *vm, const char *name, json_t **ret, struct 
 	r = kb_vm_path(vm, path, err, "%s/machines/%s/machine.json", vm->state, name);
 	if (r < 0)
 		return r;
-	if (access(path, F_OK) < 0) {
-		kb_err_set(err, KB_ERR_NOTFOUND, "there is no machine %s", name);
-		return kb_err_hint(
-			err, "kbsup vm list shows them; kbsup vm start %s makes it", name);
-	}
+	if (access(path, F_OK) < 0)
+		return no_such(vm, name, err);
 	return kb_json_load(path, ret, err);
 }
 
@@ -199,63 +240,43 @@ int kb_machine_lock(
 	if (r < 0 || ret->json)
 		return r;
 	kb_lock_name_forget(vm, name);
-	kb_err_set(err, KB_ERR_NOTFOUND, "there is no machine %s", name);
-	return kb_err_hint(err, "kbsup vm list shows them; kbsup vm start %s makes it", name);
+	return no_such(vm, name, err);
 }
 
 /* ---- what it is doing ---- */
 
-static const struct {
-	const char *status;
-	enum kb_vm_state state;
-} statuses[] = {
-	{"running", KB_VM_RUNNING},
-	{"paused", KB_VM_PAUSED},
-	{"prelaunch", KB_VM_PAUSED},
-	{"inmigrate", KB_VM_PAUSED},
-	{"postmigrate", KB_VM_PAUSED},
-	{"finish-migrate", KB_VM_PAUSED},
-	{"save-vm", KB_VM_PAUSED},
-	{"restore-vm", KB_VM_PAUSED},
-	{"io-error", KB_VM_NO_SPACE},
-	{"guest-panicked", KB_VM_PANICKED},
-	{"internal-error", KB_VM_PANICKED},
-	{"shutdown", KB_VM_PAUSED},
-};
-
-static enum kb_vm_state process_state(struct kb_vmctl *vm, const char *id, pid_t pid)
-{
-	struct kb_mon mon = {0};
-	char status[32] = "";
-
-	if (kb_mon_open(vm, id, "spare", pid, LOOK_MS, &mon, NULL) == 0) {
-		mon.limit_ms = LOOK_MS;
-		kb_mon_status(&mon, status, NULL);
-	}
-	kb_mon_close(&mon);
-	for (size_t i = 0; i < KB_ARRAY_LEN(statuses); i++)
-		if (strcmp(statuses[i].status, status) == 0)
-			return statuses[i].state;
-	return kb_pid_of(vm, id) > 0 ? KB_VM_HUNG : KB_VM_CRASHED;
-}
-
-enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const char *dir)
+enum kb_vm_state kb_machine_resting(
+	struct kb_vmctl *vm, const json_t *json, const char *dir, bool *ret_runs)
 {
 	const char *id = kb_json_str(json, "id", "");
-	pid_t pid = kb_pid_of(vm, id);
 	char path[PATH_MAX];
 
+	*ret_runs = false;
 	if (!json_is_true(json_object_get(json, "ready")))
 		return kb_lock_name_held(vm, kb_json_str(json, "name", "")) ? KB_VM_STARTING
 									    : KB_VM_INCOMPLETE;
-	if (pid > 0)
-		return process_state(vm, id, pid);
+	*ret_runs = kb_pid_of(vm, id) > 0;
+	if (*ret_runs)
+		return KB_VM_HUNG;
 	if (kb_vm_path(vm, path, NULL, "%s/suspended", dir) == 0 && access(path, F_OK) == 0)
 		return KB_VM_SUSPENDED;
 	/* QEMU removes its pid file when it ends in order. */
 	if (kb_vm_path(vm, path, NULL, "%s/%s/pid", vm->run, id) == 0 && access(path, F_OK) == 0)
 		return KB_VM_CRASHED;
 	return KB_VM_STOPPED;
+}
+
+enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const char *dir)
+{
+	struct kb_look look = {.id = kb_json_str(json, "id", "")};
+	bool runs;
+	enum kb_vm_state state = kb_machine_resting(vm, json, dir, &runs);
+
+	if (!runs)
+		return state;
+	look.pid = kb_pid_of(vm, look.id);
+	kb_look(vm, &look, 1, KB_LOOK_CAREFUL_MS);
+	return look.ended ? kb_machine_resting(vm, json, dir, &runs) : look.state;
 }
 
 static uint64_t process_pss(pid_t pid)
@@ -274,8 +295,9 @@ static uint64_t process_pss(pid_t pid)
 	return (uint64_t)kib << 10;
 }
 
-int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
-	struct kb_vm_info *ret, struct kb_err *err)
+/* All but what only its process knows: state and live figures. */
+static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struct kb_vm_info *ret,
+	struct kb_err *err)
 {
 	char path[PATH_MAX];
 	int r = kb_vm_path(vm, path, err, "%s/disks/%s", vm->state, kb_json_str(json, "disk", ""));
@@ -286,7 +308,7 @@ int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 		kb_machine_remote_info(json, ret);
 		return 0;
 	}
-	*ret = (struct kb_vm_info){.state = kb_machine_state(vm, json, dir)};
+	*ret = (struct kb_vm_info){.state = KB_VM_STOPPED};
 	snprintf(ret->name, sizeof(ret->name), "%s", kb_json_str(json, "name", ""));
 	snprintf(ret->id, sizeof(ret->id), "%s", kb_json_str(json, "id", ""));
 	snprintf(ret->base, sizeof(ret->base), "%s", kb_json_str(json, "base", ""));
@@ -308,41 +330,78 @@ int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	return 0;
 }
 
-static void add_live(struct kb_vmctl *vm, struct kb_vm_info *info)
+int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
+	struct kb_vm_info *ret, struct kb_err *err)
 {
-	KB_JSON json_t *stats = NULL;
-	struct kb_agent agent;
+	int r = facts(vm, json, dir, ret, err);
 
-	if (info->state != KB_VM_RUNNING || kb_agent_open(vm, info->id, &agent, NULL) < 0)
-		return;
-	if (kb_agent_sync(&agent, LIVE_MS / 2, NULL) == 0 &&
-		kb_agent_call(&agent, json_pack("{s:s}", "op", "stats"), LIVE_MS / 2, &stats,
-			NULL) == 0) {
-		info->live = true;
-		info->memory_total = (uint64_t)kb_json_int(stats, "mem_total_kib", 0) << 10;
-		info->memory_available = (uint64_t)kb_json_int(stats, "mem_available_kib", 0) << 10;
-		info->root_total = (uint64_t)kb_json_int(stats, "disk_total", 0);
-		info->root_free = (uint64_t)kb_json_int(stats, "disk_free", 0);
-		info->load1 = json_real_value(json_object_get(stats, "load1"));
-		info->guest_cpus = (unsigned)kb_json_int(stats, "cpus", 0);
-	}
-	kb_agent_close(&agent);
+	if (r == 0 && ret->state != KB_VM_REMOTE)
+		ret->state = kb_machine_state(vm, json, dir);
+	return r;
 }
 
-int kb_vm_query(struct kb_vmctl *vm, const char *name, bool live, struct kb_vm_info *ret,
+static void take_figures(struct kb_vm_info *info, const json_t *stats)
+{
+	info->live = true;
+	info->memory_total = (uint64_t)kb_json_int(stats, "mem_total_kib", 0) << 10;
+	info->memory_available = (uint64_t)kb_json_int(stats, "mem_available_kib", 0) << 10;
+	info->root_total = (uint64_t)kb_json_int(stats, "disk_total", 0);
+	info->root_free = (uint64_t)kb_json_int(stats, "disk_free", 0);
+	info->load1 = json_real_value(json_object_get(stats, "load1"));
+	info->guest_cpus = (unsigned)kb_json_int(stats, "cpus", 0);
+	info->cpu_permille = (unsigned)kb_json_int(stats, "cpu_permille", 0);
+	info->cpu_busy_ns = kb_json_int(stats, "cpu_busy_ms", 0) * 1000000;
+	info->connections = (unsigned)kb_json_int(stats, "connections", 0);
+}
+
+/* Of the machine by this name, everything that asks nobody. *ret_runs: its process is to be asked
+ * what it is doing. */
+static int look_up(struct kb_vmctl *vm, const char *name, struct kb_vm_info *ret, bool *ret_runs,
 	struct kb_err *err)
 {
 	KB_JSON json_t *json = NULL;
 	char dir[PATH_MAX];
 	int r;
 
+	*ret_runs = false;
 	if ((r = kb_machine_json(vm, name, &json, err)) < 0 ||
 		(r = kb_vm_path(vm, dir, err, "%s/machines/%s", vm->state, name)) < 0 ||
-		(r = kb_machine_info(vm, json, dir, ret, err)) < 0)
+		(r = facts(vm, json, dir, ret, err)) < 0 || ret->state == KB_VM_REMOTE)
 		return r;
-	if (live)
-		add_live(vm, ret);
+	ret->state = kb_machine_resting(vm, json, dir, ret_runs);
 	return 0;
+}
+
+/* Ask the processes of those that have one, all at once. */
+static int ask_all(
+	struct kb_vmctl *vm, bool live, struct kb_vm_info *list, size_t n, struct kb_err *err)
+{
+	KB_FREE struct kb_look *looks = calloc(n + 1, sizeof(*looks));
+	bool runs;
+
+	if (!looks)
+		return kb_err_nomem(err);
+	for (size_t i = 0; i < n; i++)
+		looks[i] = (struct kb_look){.id = list[i].id, .pid = list[i].pid, .figures = live};
+	kb_look(vm, looks, n, KB_LOOK_QUICK_MS);
+	for (size_t i = 0; i < n; i++) {
+		list[i].state = looks[i].state;
+		if (looks[i].stats)
+			take_figures(&list[i], looks[i].stats);
+		if (looks[i].ended)
+			look_up(vm, list[i].name, &list[i], &runs, NULL);
+		json_decref(looks[i].stats);
+	}
+	return 0;
+}
+
+int kb_vm_query(struct kb_vmctl *vm, const char *name, bool live, struct kb_vm_info *ret,
+	struct kb_err *err)
+{
+	bool runs;
+	int r = look_up(vm, name, ret, &runs, err);
+
+	return r < 0 || !runs ? r : ask_all(vm, live, ret, 1, err);
 }
 
 static int by_age(const void *a, const void *b)
@@ -352,29 +411,57 @@ static int by_age(const void *a, const void *b)
 	return (x->created_ns > y->created_ns) - (x->created_ns < y->created_ns);
 }
 
-int kb_vm_list(struct kb_vmctl *vm, bool live, kb_vm_fn fn, void *arg, struct kb_err *err)
+/* Those that run first, for they are asked together. */
+static int runs_first(const void *a, const void *b)
+{
+	const struct kb_vm_info *x = a, *y = b;
+
+	return (y->state == KB_VM_HUNG) - (x->state == KB_VM_HUNG);
+}
+
+static int look_up_all(struct kb_vmctl *vm, struct kb_vm_info **ret, size_t *ret_n,
+	size_t *ret_running, struct kb_err *err)
 {
 	KB_FREE struct kb_vm_info *list = NULL;
 	char dir[PATH_MAX];
 	struct dirent *entry;
-	size_t n = 0;
+	bool runs;
 	DIR *d;
 	int r = kb_vm_path(vm, dir, err, "%s/machines", vm->state);
 
 	if (r < 0 || !(d = opendir(dir)))
 		return r;
-	while (r == 0 && n < LIST_MAX && (entry = readdir(d))) {
+	while (r == 0 && *ret_n < LIST_MAX && (entry = readdir(d))) {
 		struct kb_vm_info *more;
 
 		if (!kb_name_valid(entry->d_name))
 			continue;
-		more = realloc(list, (n + 1) * sizeof(*list));
-		if (!more)
+		more = realloc(list, (*ret_n + 1) * sizeof(*list));
+		if (!more) {
 			r = kb_err_nomem(err);
-		else if (list = more, kb_vm_query(vm, entry->d_name, live, &list[n], NULL) == 0)
-			n++; /* else it went away meanwhile */
+			break;
+		}
+		list = more;
+		if (look_up(vm, entry->d_name, &list[*ret_n], &runs, NULL) < 0)
+			continue; /* it went away meanwhile */
+		*ret_running += runs;
+		++*ret_n;
 	}
 	closedir(d);
+	*ret = KB_STEAL(list);
+	return r;
+}
+
+int kb_vm_list(struct kb_vmctl *vm, bool live, kb_vm_fn fn, void *arg, struct kb_err *err)
+{
+	KB_FREE struct kb_vm_info *list = NULL;
+	size_t n = 0, running = 0;
+	int r = look_up_all(vm, &list, &n, &running, err);
+
+	if (n)
+		qsort(list, n, sizeof(*list), runs_first);
+	if (r == 0 && running)
+		r = ask_all(vm, live, list, running, err);
 	if (n)
 		qsort(list, n, sizeof(*list), by_age);
 	for (size_t i = 0; r == 0 && i < n; i++)
@@ -446,21 +533,6 @@ static bool in_tmp(struct kb_vmctl *vm, const char *id)
 
 	return kb_vm_path(vm, path, NULL, "%s/tmp/%s", vm->state, id) == 0 &&
 	       access(path, F_OK) == 0;
-}
-
-/* The entries of a directory, as the keys of an object. */
-static json_t *entries_of(const char *path)
-{
-	json_t *list = json_object();
-	struct dirent *entry;
-	DIR *d = opendir(path);
-
-	while (d && (entry = readdir(d)))
-		if (entry->d_name[0] != '.')
-			json_object_set_new(list, entry->d_name, json_true());
-	if (d)
-		closedir(d);
-	return list;
 }
 
 /* A machine is in place before its QEMU starts, and a process for something in the making has the

@@ -36,7 +36,12 @@ bool kb_machine_is_remote(const json_t *json);
 int kb_machine_refuse_remote(const struct kb_machine *m, struct kb_err *err);
 void kb_machine_remote_info(const json_t *json, struct kb_vm_info *ret);
 bool kb_machine_has(const struct kb_machine *m, const char *file);
+/* For operations: gives a busy machine some seconds to answer. */
 enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const char *dir);
+/* The state as files and locks have it, without asking the process; *ret_runs: there is one, and
+ * the state (KB_VM_HUNG) is what it is when that does not answer. */
+enum kb_vm_state kb_machine_resting(
+	struct kb_vmctl *vm, const json_t *json, const char *dir, bool *ret_runs);
 /* Everything but the live figures. */
 int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	struct kb_vm_info *ret, struct kb_err *err);

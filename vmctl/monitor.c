@@ -5,8 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "files.h"
 #include "supervisor/base/os.h"
@@ -21,19 +19,6 @@ struct call {
 	struct kb_err err;
 };
 
-static int try_connect(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	KB_CLOSE int fd = kb_os_socket(AF_UNIX, SOCK_STREAM, 0, false);
-
-	if (fd < 0)
-		return -1;
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return -1;
-	return kb_steal_fd(&fd);
-}
-
 static bool process_ended(int pidfd)
 {
 	struct pollfd p = {pidfd, POLLIN, 0};
@@ -41,19 +26,21 @@ static bool process_ended(int pidfd)
 	return pidfd >= 0 && poll(&p, 1, 0) == 1;
 }
 
-static int connect_retry(struct kb_vmctl *vm, const char *path, pid_t pid, int64_t timeout_ms,
-	int *ret_fd, struct kb_err *err)
+/* Until its socket is there, or the process (pid > 0) is not any more. */
+static int connect_retry(struct kb_vmctl *vm, const char *id, const char *name, pid_t pid,
+	int64_t timeout_ms, int *ret_fd, struct kb_err *err)
 {
 	KB_CLOSE int pidfd = pid > 0 ? kb_os_process_open(pid) : -1;
 	int64_t deadline = kb_now_mono() + timeout_ms * 1000000;
+	struct kb_err why = {0};
 	int r = 0;
 
-	if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return kb_err_set(err, KB_ERR_LIMIT, "%s is too long for a socket", path);
 	while (r == 0) {
-		*ret_fd = try_connect(path);
-		if (*ret_fd >= 0)
+		r = kb_run_connect(vm, id, name, ret_fd, &why);
+		if (r == 0)
 			return 0;
+		if (r == -KB_ERR_LIMIT)
+			return kb_err_set(err, KB_ERR_LIMIT, "%s", why.msg);
 		if (pid > 0 && (pidfd < 0 || process_ended(pidfd)))
 			return kb_err_set(err, KB_ERR_CLOSED, "QEMU ended");
 		if (kb_now_mono() >= deadline)
@@ -68,13 +55,10 @@ static int connect_retry(struct kb_vmctl *vm, const char *path, pid_t pid, int64
 int kb_mon_open(struct kb_vmctl *vm, const char *id, const char *name, pid_t pid,
 	int64_t timeout_ms, struct kb_mon *ret, struct kb_err *err)
 {
-	char path[PATH_MAX];
 	int fd = -1, r;
 
 	*ret = (struct kb_mon){.vm = vm};
-	r = kb_vm_path(vm, path, err, "%s/%s/%s.sock", vm->run, id, name);
-	if (r == 0)
-		r = connect_retry(vm, path, pid, timeout_ms, &fd, err);
+	r = connect_retry(vm, id, name, pid, timeout_ms, &fd, err);
 	if (r == 0)
 		r = kb_qmp_create(vm->loop, fd, NULL, NULL, &ret->qmp, err);
 	return r;

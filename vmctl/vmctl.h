@@ -51,6 +51,9 @@ struct kb_vmctl_config {
 int kb_vmctl_open(const struct kb_vmctl_config *config, struct kb_vmctl **ret, struct kb_err *err);
 void kb_vmctl_close(struct kb_vmctl *vm); /* NULL is fine; machines go on running */
 
+/* Whether there is a machine by that name. Opens nothing. */
+bool kb_vm_known(const char *state_dir, const char *name);
+
 /* ---- bases ---- */
 
 struct kb_base_spec {
@@ -115,6 +118,9 @@ struct kb_vm_spec {
 	unsigned memory_mib, cpus; /* 0: the template's; others boot cold */
 };
 
+/* What start and resume did. */
+enum kb_vm_way { KB_VM_RAN, KB_VM_FORKED, KB_VM_BOOTED, KB_VM_RESUMED };
+
 struct kb_vm_info {
 	char name[KB_NAME_MAX];
 	char id[32];
@@ -137,9 +143,13 @@ struct kb_vm_info {
 	uint64_t memory_total, memory_available, root_total, root_free;
 	double load1;
 	unsigned guest_cpus;
-	/* How the last operation went, for people and measurements. */
+	unsigned cpu_permille; /* of all its processors, just now */
+	int64_t cpu_busy_ns;   /* since it booted */
+	unsigned connections;  /* TCP, with anybody but itself */
+	/* How the operation that filled this in went, for people and measurements. */
 	int64_t took_ns;
-	bool forked; /* warm, from the template */
+	enum kb_vm_way way;
+	bool forked; /* it was made warm, from the template */
 };
 
 /* Create if missing; fork, boot or resume; give it its identity; wait until it answers. Two at
@@ -180,6 +190,7 @@ struct kb_vm_ssh {
 	char user[KB_NAME_MAX];
 	char host_key[1024]; /* the one it must show: "ssh-ed25519 AAAA…" */
 	char key[PATH_MAX];  /* file with the private key; empty: the user's own, or an agent's */
+	bool ours; /* (not for kb_vm_add) we start and stop it: its sshd may still be coming */
 };
 /* Add an existing machine (driver ssh) under a name that is free. */
 int kb_vm_add(

@@ -120,6 +120,8 @@ static int wait_reply(struct kb_client *client, int64_t timeout_ms, struct kb_er
 	int r = 0;
 
 	client->late = false;
+	if (client->hurry)
+		timeout_ms = KB_CLIENT_HURRY_MS;
 	if (timeout_ms > 0)
 		r = kb_source_arm(client->timer, timeout_ms, err);
 	while (r == 0 && !client->reply && client->ch && !client->late)
@@ -307,6 +309,7 @@ int kb_client_open(struct kb_loop *loop, unsigned flags, struct kb_client **ret,
 	if (!client)
 		return kb_err_nomem(err);
 	client->loop = loop;
+	client->hurry = flags & KB_CLIENT_HURRY;
 	TAILQ_INIT(&client->attaches);
 	r = kb_dirs_find(&client->dirs, err);
 	if (r == 0)

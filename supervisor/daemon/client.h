@@ -25,6 +25,7 @@
 #define KB_CLIENT_START_MS  10000 /* for a supervisor to start and greet */
 #define KB_CLIENT_CALL_MS   10000 /* for an answer */
 #define KB_CLIENT_STOP_MS   40000 /* for a session to end */
+#define KB_CLIENT_HURRY_MS  120
 
 #define KB_PUBLISHED_MAX 16 /* ports of a session */
 
@@ -79,6 +80,8 @@ void kb_status_finish(struct kb_status *status);
 struct kb_client;
 
 #define KB_CLIENT_START 1u /* start a supervisor when there is none */
+#define KB_CLIENT_HURRY                                                                            \
+	2u /* what it answers is only shown: wait KB_CLIENT_HURRY_MS for it at most */
 
 /* Connect and greet. Without KB_CLIENT_START, KB_ERR_UNREACHABLE when none runs. A supervisor of
  * another build is refused with the remedy. */

@@ -22,6 +22,7 @@ struct kb_client {
 	uint32_t call_id;
 	Kb__Control__Reply *reply;
 	bool late;
+	bool hurry;
 	TAILQ_HEAD(kb_attach_list, kb_attach) attaches;
 };
 
