@@ -4,6 +4,7 @@
 #include "closing.h"
 #include "connect.h"
 #include "environment.h"
+#include "named.h"
 #include "pump.h"
 #include "term.h"
 #include "verbs.h"
@@ -47,8 +48,13 @@ static int run_attach(struct kb_cli *cli, const struct kb_args *args, struct kb_
 	struct kb_pump *pump = NULL;
 	struct kb_attach *at = NULL;
 	char id[KB_ULID_TEXT];
+	bool machine = false;
 	int r = kb_pump_keys(&options.keys, kb_args_value(args, "detach-keys"), err);
 
+	if (r == 0)
+		r = kb_names_machine(args->operands[0], &machine, err);
+	if (r == 0 && machine)
+		return kb_cmd_vm_console.run(cli, args, err);
 	if (r == 0)
 		r = kb_connect(&connection, true, err);
 	if (r == 0)
@@ -79,9 +85,10 @@ const struct kb_command kb_cmd_attach = {
 	.group = KB_GROUP_SESSIONS,
 	.summary = "Connect this terminal to a session's",
 	.about = "Connects this terminal to a running session, until it ends or the detach keys "
-		 "(ctrl-p ctrl-q) are pressed.",
+		 "(ctrl-p ctrl-q) are pressed. The name of a machine opens its console, as vm "
+		 "console does.",
 	.options = attach_options,
-	.operands = {{.name = "S", .min = 1, .max = 1, .kind = KB_KIND_SESSION}},
+	.operands = {{.name = "S", .min = 1, .max = 1, .kind = KB_KIND_RUNNING}},
 	.man = "kbsup-session",
 	.run = run_attach,
 };

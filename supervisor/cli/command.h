@@ -21,6 +21,7 @@ enum kb_kind {
 	KB_KIND_POLICY_FILE, /* *.policy */
 	KB_KIND_DIR,
 	KB_KIND_SESSION,  /* a session that runs */
+	KB_KIND_RUNNING,  /* a session that runs, or a machine */
 	KB_KIND_RECORDED, /* any session in the store, "last", "all" */
 	KB_KIND_AGENT,
 	KB_KIND_MACHINE,
@@ -80,9 +81,10 @@ struct kb_command {
 	const struct kb_option *options; /* ended by a NULL name; may be NULL */
 	struct kb_operand operands[KB_OPERANDS_MAX + 1];
 	enum kb_tail tail;
-	bool json;	 /* has --json */
-	bool hidden;	 /* not in help; for programs */
-	const char *man; /* the page that has the whole story: "kbsup-run" */
+	bool json;	       /* has --json */
+	bool hidden;	       /* not in help; for programs */
+	const char *short_for; /* the command that it is another name of, or NULL */
+	const char *man;       /* the page that has the whole story: "kbsup-run" */
 	/* The exit status, or a negative error with *err filled. */
 	int (*run)(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err);
 };

@@ -71,11 +71,13 @@ static void print_machines(struct kb_cli *cli)
 
 static void print_kind(struct kb_cli *cli, const char *kind)
 {
-	if (!strcmp(kind, "session") || !strcmp(kind, "recorded"))
+	bool both = !strcmp(kind, "running");
+
+	if (both || !strcmp(kind, "session") || !strcmp(kind, "recorded"))
 		print_sessions(!strcmp(kind, "recorded"));
-	else if (!strcmp(kind, "machine"))
+	if (both || !strcmp(kind, "machine"))
 		print_machines(cli);
-	else if (!strcmp(kind, "agent") || !strcmp(kind, "policy"))
+	if (!strcmp(kind, "agent") || !strcmp(kind, "policy"))
 		print_policies();
 }
 
@@ -113,7 +115,7 @@ const struct kb_command kb_cmd_complete = {
 			     .min = 1,
 			     .max = 1,
 			     .kind = KB_KIND_WORD,
-			     .words = "session|recorded|agent|policy|machine|field"},
+			     .words = "session|running|recorded|agent|policy|machine|field"},
 		{.name = "WORD", .max = KB_MANY}},
 	.hidden = true,
 	.run = run,

@@ -10,6 +10,8 @@ const char *kb_completion_live(enum kb_kind kind)
 	switch (kind) {
 	case KB_KIND_SESSION:
 		return "session";
+	case KB_KIND_RUNNING:
+		return "running";
 	case KB_KIND_RECORDED:
 		return "recorded";
 	case KB_KIND_MACHINE:

@@ -10,7 +10,7 @@
 
 #define ANSWER_MAX (64u << 20)
 
-int kb_connect(struct kb_connection *connection, bool start, struct kb_err *err)
+static int connect_how(struct kb_connection *connection, unsigned flags, struct kb_err *err)
 {
 	int r = 0;
 
@@ -19,14 +19,19 @@ int kb_connect(struct kb_connection *connection, bool start, struct kb_err *err)
 		r = kb_loop_create(&connection->loop, err);
 	if (r < 0)
 		return r;
-	return kb_client_open(
-		connection->loop, start ? KB_CLIENT_START : 0, &connection->client, err);
+	return kb_client_open(connection->loop, flags, &connection->client, err);
 }
 
-int kb_connect_running(struct kb_connection *connection, bool *ret_running, struct kb_err *err)
+int kb_connect(struct kb_connection *connection, bool start, struct kb_err *err)
+{
+	return connect_how(connection, start ? KB_CLIENT_START : 0, err);
+}
+
+static int connect_running(
+	struct kb_connection *connection, unsigned flags, bool *ret_running, struct kb_err *err)
 {
 	struct kb_err why = {0};
-	int r = kb_connect(connection, false, &why);
+	int r = connect_how(connection, flags, &why);
 
 	*ret_running = r == 0;
 	if (r == -KB_ERR_UNREACHABLE && (why.errnum == ENOENT || why.errnum == ECONNREFUSED))
@@ -34,6 +39,11 @@ int kb_connect_running(struct kb_connection *connection, bool *ret_running, stru
 	if (r < 0 && err)
 		*err = why;
 	return r;
+}
+
+int kb_connect_running(struct kb_connection *connection, bool *ret_running, struct kb_err *err)
+{
+	return connect_running(connection, 0, ret_running, err);
 }
 
 void kb_connection_finish(struct kb_connection *connection)
@@ -58,6 +68,27 @@ void kb_sessions_finish(struct kb_sessions *sessions)
 		kb_session_finish(&sessions->list[i]);
 	free(sessions->list);
 	*sessions = (struct kb_sessions){0};
+}
+
+json_t *kb_sessions_by_machine(void)
+{
+	struct kb_connection connection KB_CONNECTION_CLEANUP = {0};
+	struct kb_sessions sessions KB_SESSIONS_CLEANUP = {0};
+	json_t *counts = json_object();
+	bool running = false;
+
+	if (connect_running(&connection, KB_CLIENT_HURRY, &running, NULL) < 0 ||
+		(running && kb_sessions_read(&sessions, &connection, NULL) < 0)) {
+		json_decref(counts);
+		return NULL;
+	}
+	for (size_t i = 0; i < sessions.len; i++) {
+		const char *machine = sessions.list[i].machine;
+		json_int_t n = json_integer_value(json_object_get(counts, machine));
+
+		json_object_set_new(counts, machine, json_integer(n + 1));
+	}
+	return counts;
 }
 
 const struct kb_session *kb_session_find(

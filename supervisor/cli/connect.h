@@ -16,6 +16,10 @@ int kb_connect_running(struct kb_connection *connection, bool *ret_running, stru
 void kb_connection_finish(struct kb_connection *connection);
 #define KB_CONNECTION_CLEANUP KB_CLEANUP(kb_connection_finish)
 
+/* How many sessions run on each machine, by its name, asked in a hurry; NULL when the supervisor
+ * does not answer. An empty object when none runs. */
+json_t *kb_sessions_by_machine(void);
+
 /* The one that the user named; "last" is the newest that runs. NULL when there is none. */
 const struct kb_session *kb_session_find(
 	const struct kb_session *sessions, size_t n, const char *name);

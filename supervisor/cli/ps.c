@@ -2,8 +2,10 @@
 #include <string.h>
 
 #include "connect.h"
+#include "named.h"
 #include "sessions.h"
 #include "verbs.h"
+#include "vm.h"
 
 /* ---- ps -------------------------------------------------------------------------------------- */
 
@@ -62,13 +64,26 @@ static int stop_one(struct kb_cli *cli, struct kb_connection *connection, const 
 	return 0;
 }
 
+static int stop_named(struct kb_cli *cli, struct kb_connection *connection, const char *name,
+	bool now, struct kb_err *err)
+{
+	bool machine;
+	int r = kb_names_machine(name, &machine, err);
+
+	if (r == 0 && machine)
+		return kb_vm_stop_named(cli, name, now, err);
+	if (r == 0 && !connection->client)
+		r = kb_connect(connection, true, err);
+	return r < 0 ? r : stop_one(cli, connection, name, now, err);
+}
+
 static int run_stop(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
 	struct kb_connection connection KB_CONNECTION_CLEANUP = {0};
-	int r = kb_connect(&connection, true, err);
+	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < args->n_operands; i++)
-		r = stop_one(cli, &connection, args->operands[i], kb_args_has(args, "now"), err);
+		r = stop_named(cli, &connection, args->operands[i], kb_args_has(args, "now"), err);
 	return r;
 }
 
@@ -82,10 +97,11 @@ const struct kb_command kb_cmd_stop = {
 	.group = KB_GROUP_SESSIONS,
 	.summary = "End sessions and destroy what they leave",
 	.about = "Asks the processes of each session to end, ends those that do not, and destroys "
-		 "the "
-		 "container. The records stay.",
+		 "the container. The records stay. The name of a machine shuts that down, as vm "
+		 "stop "
+		 "does.",
 	.options = stop_options,
-	.operands = {{.name = "S", .min = 1, .max = KB_MANY, .kind = KB_KIND_SESSION}},
+	.operands = {{.name = "S", .min = 1, .max = KB_MANY, .kind = KB_KIND_RUNNING}},
 	.man = "kbsup-session",
 	.run = run_stop,
 };

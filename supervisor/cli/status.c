@@ -121,8 +121,11 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 	struct kb_connection connection KB_CONNECTION_CLEANUP = {0};
 	struct kb_status status KB_CLEANUP(kb_status_finish) = {0};
 	bool running;
-	int r = kb_connect_running(&connection, &running, err);
+	int r;
 
+	if (args->n_operands)
+		return kb_cmd_vm_status.run(cli, args, err);
+	r = kb_connect_running(&connection, &running, err);
 	if (r == 0 && !running)
 		return print_none(cli, err);
 	if (r == 0)
@@ -141,7 +144,9 @@ const struct kb_command kb_cmd_status = {
 	.summary = "Say whether the supervisor runs, with its processes and files",
 	.about = "Says whether the supervisor runs, which processes it consists of and where its "
 		 "files "
-		 "are. Does not start one; exits 3 when none runs.",
+		 "are. Does not start one; exits 3 when none runs. With a machine's name it is vm "
+		 "status.",
+	.operands = {{.name = "M", .max = 1, .kind = KB_KIND_MACHINE}},
 	.json = true,
 	.man = "kbsup",
 	.run = run,

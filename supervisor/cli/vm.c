@@ -1,5 +1,5 @@
 /* kbsup vm: the life of machines */
-#include "vm.h"
+#include "vm_ssh.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -79,14 +79,21 @@ void kb_vm_cli_close(struct kb_vm_cli *v)
 	kb_close(&v->cancel_fd);
 }
 
-static void say_up(struct kb_vm_cli *v, const struct kb_vm_info *info, const char *how)
+static void say_up(struct kb_vm_cli *v, const struct kb_vm_info *info)
 {
-	char took[KB_WORDS_MAX];
+	static const char *const words[] = {
+		[KB_VM_RAN] = "was running, from",
+		[KB_VM_FORKED] = "forked from",
+		[KB_VM_BOOTED] = "booted from",
+		[KB_VM_RESUMED] = "resumed, from",
+	};
 
 	kb_vm_cli_settle(v);
-	snprintf(took, sizeof(took), "%.2f s", (double)info->took_ns / 1e9);
-	fprintf(stderr, "kbsup: %s %s %s in %s · ssh %s.kbsup · console: kbsup vm console %s\n",
-		info->name, how, info->base, took, info->name, info->name);
+	fprintf(stderr, "kbsup: %s %s %s in %.2f s", info->name, words[info->way], info->base,
+		(double)info->took_ns / 1e9);
+	if (info->ssh_port)
+		fprintf(stderr, " · ssh %s.kbsup", info->name);
+	fprintf(stderr, " · console: kbsup vm console %s\n", info->name);
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
@@ -102,6 +109,7 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 		.cpus = (unsigned)kb_args_count(args, "cpus", 0)};
 	const char *memory = kb_args_value(args, "memory");
 	struct kb_vm_info info;
+	struct kb_vm_ssh to;
 	uint64_t bytes = 0;
 	int r;
 
@@ -112,8 +120,11 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 	if ((r = kb_vm_cli_open(&v, cli, err)) < 0 ||
 		(r = kb_vm_start(v.vm, &spec, &info, err)) < 0)
 		return r;
-	say_up(&v, &info, info.forked ? "forked from" : "started on");
-	return KB_EXIT_OK;
+	say_up(&v, &info);
+	if (!kb_args_has(args, "ssh"))
+		return KB_EXIT_OK;
+	r = kb_vm_ssh(v.vm, spec.name, &to, err);
+	return r < 0 ? r : kb_vm_shell(&v, &to, NULL, err);
 }
 
 static const struct kb_option start_options[] = {
@@ -123,20 +134,15 @@ static const struct kb_option start_options[] = {
 	{.name = "bridged", .help = "Join the host's bridge " DEFAULT_BRIDGE},
 	{.name = "cpus", .arg = "N", .kind = KB_KIND_COUNT, .help = "Processors of a new machine"},
 	{.name = "memory", .arg = "SIZE", .help = "Memory of a new machine, like 2G"},
+	{.name = "ssh", .help = "Then open a shell in it"},
 	{0},
 };
 
-const struct kb_command kb_cmd_vm_start = {
-	.name = "vm start",
-	.group = KB_GROUP_MACHINES,
-	.summary = "Make, boot or resume a machine",
+KB_VM_VERB(start, "Make, boot or resume a machine",
 	.about = "Brings a machine up: a new one is forked from its base's running template, a "
 		 "suspended one continues, a stopped one boots. Returns once the machine answers.",
 	.options = start_options,
-	.operands = {{.name = "M", .min = 1, .max = 1, .kind = KB_KIND_MACHINE}},
-	.man = "kbsup-vm",
-	.run = run_start,
-};
+	.operands = {{.name = "M", .min = 1, .max = 1, .kind = KB_KIND_MACHINE}}, .run = run_start);
 
 /* ---- verbs that take machines one by one ------------------------------------------------------
  */
@@ -165,6 +171,19 @@ static int stop_one(
 	return kb_vm_stop(v->vm, name, kb_args_has(args, "now"), err);
 }
 
+int kb_vm_stop_named(struct kb_cli *cli, const char *name, bool now, struct kb_err *err)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	int r = kb_vm_cli_open(&v, cli, err);
+
+	if (r == 0)
+		r = kb_vm_stop(v.vm, name, now, err);
+	kb_vm_cli_settle(&v);
+	if (r == 0 && cli->err_tty)
+		fprintf(stderr, "kbsup: %s stopped\n", name);
+	return r;
+}
+
 static int suspend_one(
 	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
 {
@@ -178,7 +197,7 @@ static int resume_one(
 	int r = kb_vm_resume(v->vm, name, &info, err);
 
 	if (r == 0)
-		say_up(v, &info, "resumed on");
+		say_up(v, &info);
 	return r;
 }
 
@@ -188,16 +207,41 @@ static int delete_one(
 	return kb_vm_delete(v->vm, name, err);
 }
 
+/* What the machine is to have from its next start; neither: the way out of user networking. */
+struct wanted {
+	bool isolated;
+	const char *bridge;
+};
+
+static int change_network(
+	struct kb_vm_cli *v, const char *name, const struct wanted *to, struct kb_err *err)
+{
+	const char *word = to->bridge ? "bridged" : to->isolated ? "isolated" : "neither";
+	struct kb_vm_info info;
+	int r = kb_vm_query(v->vm, name, false, &info, err);
+
+	if (r == 0 && to->isolated == info.isolated &&
+		!strcmp(to->bridge ? to->bridge : "", info.bridge)) {
+		fprintf(stderr, "kbsup: %s is %s already\n", name, word);
+		return 0;
+	}
+	return r < 0 ? r : kb_vm_network(v->vm, name, to->isolated, to->bridge, err);
+}
+
 static int isolate_one(
 	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
 {
-	return kb_vm_network(v->vm, name, true, NULL, err);
+	struct wanted to = {.isolated = !kb_args_has(args, "off")};
+
+	return change_network(v, name, &to, err);
 }
 
 static int bridge_one(
 	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
 {
-	return kb_vm_network(v->vm, name, false, DEFAULT_BRIDGE, err);
+	struct wanted to = {.bridge = kb_args_has(args, "off") ? NULL : DEFAULT_BRIDGE};
+
+	return change_network(v, name, &to, err);
 }
 
 static int run_stop(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
@@ -222,16 +266,21 @@ static int run_delete(struct kb_cli *cli, const struct kb_args *args, struct kb_
 
 static int run_isolate(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
-	return each(cli, args, isolate_one, "isolated", err);
+	return each(cli, args, isolate_one, NULL, err);
 }
 
 static int run_bridge(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
-	return each(cli, args, bridge_one, "bridged", err);
+	return each(cli, args, bridge_one, NULL, err);
 }
 
 static const struct kb_option stop_options[] = {
 	{.name = "now", .help = "Do not ask the machine to shut down"},
+	{0},
+};
+
+static const struct kb_option network_options[] = {
+	{.name = "off", .help = "Back to a way out through this host, and no neighbours"},
 	{0},
 };
 
@@ -254,57 +303,26 @@ const struct kb_command kb_cmd_vm_stop = {
 	.run = run_stop,
 };
 
-const struct kb_command kb_cmd_vm_suspend = {
-	.name = "vm suspend",
-	.group = KB_GROUP_MACHINES,
-	.summary = "Write machines' memory to the disk and end them",
+KB_VM_VERB(suspend, "Write machines' memory to the disk and end them",
 	.about = "A suspended machine takes no memory and survives a restart of the host.",
-	.operands = MACHINES,
-	.man = "kbsup-vm",
-	.run = run_suspend,
-};
+	.operands = MACHINES, .run = run_suspend);
 
-const struct kb_command kb_cmd_vm_resume = {
-	.name = "vm resume",
-	.group = KB_GROUP_MACHINES,
-	.summary = "Let suspended or halted machines go on",
-	.about = "Unlike start, boots and makes nothing.",
-	.operands = MACHINES,
-	.man = "kbsup-vm",
-	.run = run_resume,
-};
+KB_VM_VERB(resume, "Let suspended or halted machines go on",
+	.about = "Unlike start, boots and makes nothing.", .operands = MACHINES, .run = run_resume);
 
-const struct kb_command kb_cmd_vm_delete = {
-	.name = "vm delete",
-	.group = KB_GROUP_MACHINES,
-	.summary = "End machines and remove all they have",
+KB_VM_VERB(delete, "End machines and remove all they have",
 	.about = "Ends each machine at once and removes its disk, saved memory and keys.",
-	.operands = MACHINES,
-	.man = "kbsup-vm",
-	.run = run_delete,
-};
+	.operands = MACHINES, .run = run_delete);
 
-const struct kb_command kb_cmd_vm_isolate = {
-	.name = "vm isolate",
-	.group = KB_GROUP_MACHINES,
-	.summary = "Cut stopped machines off from the network",
+KB_VM_VERB(isolate, "Cut stopped machines off from the network",
 	.about = "From its next start a machine reaches nothing outside; forwarded ports still "
 		 "reach it.",
-	.operands = MACHINES,
-	.man = "kbsup-vm",
-	.run = run_isolate,
-};
+	.options = network_options, .operands = MACHINES, .run = run_isolate);
 
-const struct kb_command kb_cmd_vm_bridge = {
-	.name = "vm bridge",
-	.group = KB_GROUP_MACHINES,
-	.summary = "Put stopped machines on the host's bridge",
+KB_VM_VERB(bridge, "Put stopped machines on the host's bridge",
 	.about = "From its next start a machine is a neighbour on the bridge " DEFAULT_BRIDGE
 		 " and asks its DHCP server for an address.",
-	.operands = MACHINES,
-	.man = "kbsup-vm",
-	.run = run_bridge,
-};
+	.options = network_options, .operands = MACHINES, .run = run_bridge);
 
 /* ---- fork ------------------------------------------------------------------------------------ */
 

@@ -16,7 +16,24 @@ struct kb_vm_cli {
 /* ^C or SIGTERM ends the operation with its work undone. Finish in any case. */
 int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err);
 void kb_vm_cli_close(struct kb_vm_cli *v);
+/* Stop a machine and say so: for `kbsup stop`, which takes machines as well as sessions. */
+int kb_vm_stop_named(struct kb_cli *cli, const char *name, bool now, struct kb_err *err);
 /* Wipe the progress line before something else is printed. */
 void kb_vm_cli_settle(struct kb_vm_cli *v);
 
 #define KB_VM_CLI_CLEANUP KB_CLEANUP(kb_vm_cli_close)
+
+/* A verb under its own name, and under a short one for people who come from kodemachine. The rest:
+ * what else the command has. */
+#define KB_VM_VERB(WORD, SUMMARY, ...)                                                             \
+	const struct kb_command kb_cmd_vm_##WORD = {.name = "vm " #WORD,                           \
+		.group = KB_GROUP_MACHINES,                                                        \
+		.summary = (SUMMARY),                                                              \
+		.man = "kbsup-vm",                                                                 \
+		__VA_ARGS__};                                                                      \
+	const struct kb_command kb_cmd_##WORD = {.name = #WORD,                                    \
+		.group = KB_GROUP_MACHINES,                                                        \
+		.summary = "Short for vm " #WORD,                                                  \
+		.short_for = "vm " #WORD,                                                          \
+		.man = "kbsup-vm",                                                                 \
+		__VA_ARGS__}

@@ -156,7 +156,7 @@ static void man_pages_say_the_same(void **state)
 		if (c->hidden)
 			continue;
 		page = read_page(c->man);
-		section = section_of(page, c->name);
+		section = section_of(page, c->short_for ? c->short_for : c->name);
 		if (!section)
 			fail_msg("%s has no section for kbsup %s", c->man, c->name);
 		check_documented(c, section);

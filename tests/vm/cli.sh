@@ -10,7 +10,8 @@ json() { python3 -c "import json,sys; d=json.load(sys.stdin); print($1)"; }
 section "start, list, status, completion"
 same "bases" "default True True" "$(kb vm base list --json | json '" ".join(str(x) for x in (d[-1]["name"], d[-1]["current"], d[-1]["frozen"]))')"
 same "no machines" "[]" "$(kb vm list --json | json 'd')"
-contains "start says how" "web forked from default in" "$(kb vm start web 2>&1)"
+contains "start --ssh opens a shell" "in web" "$(kb vm start web --ssh 2>"$WORK/said" <<<'echo in $(hostname)')"
+contains "and says how it came up" "web forked from default in" "$(cat "$WORK/said")"
 same "list" "web running default" "$(kb vm list --json | json '" ".join((d[0]["name"], d[0]["state"], d[0]["base"]))')"
 contains "status has live figures" "live" "$(kb vm status web --json | json 'list(d)')"
 contains "status for people" "running" "$(kb vm status web)"
@@ -43,19 +44,43 @@ address=$(kb vm forward web 22)
 contains "forward" "127.0.0.1:" "$address"
 contains "what answers there" SSH- "$(timeout 10 bash -c "exec 3<>/dev/tcp/${address/://}; head -c 4 <&3")"
 
-section "fork, suspend, resume, isolate, delete"
+section "fork, suspend, resume; the list as programs read it"
 kb vm fork web web2
 same "two" "web web2" "$(kb vm list --json | json '" ".join(m["name"] for m in d)')"
 kb vm suspend web web2
 same "both suspended" "suspended suspended" "$(kb vm list --json | json '" ".join(m["state"] for m in d)')"
 kb vm resume web2
+same "columns" "web2 running default 0" "$(kb vm list | awk -F'\t' '$1 == "web2" { sub("/.*", "", $3); print $1, $2, $3, $7 }')"
+contains "figures" "cpu_percent" "$(kb vm status web2 --json | json 'sorted(d["live"])')"
+contains "and for people" "processors, load" "$(kb status web2)"
+
+section "a suspended machine goes on when somebody logs in"
+same "vm ssh" "web still" "$(kb vm ssh web -- 'echo $(hostname) still' 2>/dev/null)"
+same "state" running "$(kb vm status web --json | json 'd["state"]')"
+
+section "short forms: start, list, suspend, resume, stop, attach, isolate, bridge, delete"
+contains "start finds it" "was running" "$(kb start web 2>&1)"
+same "list" "web web2" "$(kb list --json | json '" ".join(m["name"] for m in d)')"
+kb suspend web
+kb resume web
+same "attach is the console" "" "$(VM_LIMIT=5 kb attach web </dev/null 2>&1 | grep -i 'session' || true)"
+kb stop --now web
+same "stopped" stopped "$(kb status web --json | json 'd["state"]')"
+kb isolate web
+same "isolated" True "$(kb status web --json | json 'd["isolated"]')"
+contains "once is enough" "isolated already" "$(kb isolate web 2>&1)"
+kb isolate --off web
+same "not any more" False "$(kb status web --json | json 'd["isolated"]')"
+kb bridge web
+same "bridged" br0 "$(kb status web --json | json 'd["bridge"]')"
+kb bridge --off web
 refused "isolating a running machine" "while it is stopped" kb vm isolate web2
-kb vm stop --now web2
-kb vm isolate web2
-same "isolated" True "$(kb vm status web2 --json | json 'd["isolated"]')"
+kb delete web
+
 section "mistakes are named"
 refused "an unknown machine" "there is no machine nope" kb vm stop nope
+refused "a name that is nearly right" "did you mean: web2" kb vm stop web3
 refused "a bad name" "not a name" kb vm start ../x
-refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web
-kb vm delete web web2
+refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web2
+kb vm delete web2
 nothing_left
