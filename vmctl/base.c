@@ -367,9 +367,11 @@ static int count_user(struct kb_vmctl *vm, const char *name, void *arg, struct k
 {
 	struct user_count *count = arg;
 	KB_JSON json_t *json = NULL;
+	int r = kb_machine_json(vm, name, &json, NULL);
 
-	if (kb_machine_json(vm, name, &json, NULL) == 0 &&
-		strcmp(kb_json_str(json, "base", ""), count->base) == 0 &&
+	if (r == -KB_ERR_INVALID)
+		count->n++; /* damaged: it may be this one's */
+	if (r == 0 && strcmp(kb_json_str(json, "base", ""), count->base) == 0 &&
 		kb_json_int(json, "generation", 0) == count->generation)
 		count->n++;
 	return 0;

@@ -18,6 +18,7 @@
 
 #define LOCK_POLL_MS 20
 #define COPY_CHUNK   (1u << 20)
+#define TAIL_SIZE    4096
 
 int kb_vm_path(struct kb_vmctl *vm, char ret[PATH_MAX], struct kb_err *err, const char *fmt, ...)
 {
@@ -200,6 +201,20 @@ int kb_dir_publish(const char *from, const char *to, struct kb_err *err)
 	return kb_fsync_path(parent, err);
 }
 
+json_t *kb_dir_entries(const char *path)
+{
+	json_t *list = json_object();
+	struct dirent *entry;
+	DIR *d = opendir(path);
+
+	while (d && (entry = readdir(d)))
+		if (entry->d_name[0] != '.')
+			json_object_set_new(list, entry->d_name, json_true());
+	if (d)
+		closedir(d);
+	return list;
+}
+
 /* ---- QEMU's lock ---- */
 
 pid_t kb_pid_of(struct kb_vmctl *vm, const char *id)
@@ -287,6 +302,22 @@ int kb_file_copy(const char *from, const char *to, mode_t mode, struct kb_err *e
 		kb_err_prefix(err, "%s", to);
 	}
 	return r;
+}
+
+void kb_file_last_line(const char *path, const char *having, char *ret, size_t size)
+{
+	KB_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char tail[TAIL_SIZE + 1], *save = NULL;
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	n = pread(fd, tail, TAIL_SIZE, KB_MAX(0, st.st_size - TAIL_SIZE));
+	tail[KB_MAX(n, 0)] = '\0';
+	for (char *line = strtok_r(tail, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save))
+		if (!having || strstr(line, having))
+			snprintf(ret, size, "%s", line);
 }
 
 static uint64_t blocks_at(int dirfd, const char *name, int depth)

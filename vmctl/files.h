@@ -33,6 +33,9 @@ int kb_tmp_collect(struct kb_vmctl *vm, struct kb_err *err);
 /* Move a directory into place unless something is there (KB_ERR_EXISTS), durably. */
 int kb_dir_publish(const char *from, const char *to, struct kb_err *err);
 
+/* The entries of a directory that do not begin with a dot, as the keys of an object. */
+json_t *kb_dir_entries(const char *path);
+
 /* The process that holds QEMU's pid file at RUN/ID/pid, or 0. */
 pid_t kb_pid_of(struct kb_vmctl *vm, const char *id);
 
@@ -43,6 +46,9 @@ int kb_run_connect(
 
 /* Copy a file's data, by reflink where the file system can, else without its holes. */
 int kb_file_copy(const char *from, const char *to, mode_t mode, struct kb_err *err);
+/* The last line of a file that is not empty and (when not NULL) has `having` in it, looking at its
+ * last 4 KiB; ret stays as it is without one. */
+void kb_file_last_line(const char *path, const char *having, char *ret, size_t size);
 /* Bytes a tree really occupies. */
 uint64_t kb_tree_blocks(const char *path);
 /* Fail, saying so, when fewer than `need` bytes are free where path is. */

@@ -136,11 +136,15 @@ int kb_vm_stop(struct kb_vmctl *vm, const char *name, bool now, struct kb_err *e
 int kb_vm_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 {
 	struct kb_machine m KB_CLEANUP(kb_machine_finish) = {.lock = -1};
-	int r;
+	struct kb_err why = {0};
+	int r = kb_machine_claim(vm, name, &m, &why);
 
-	if ((r = kb_machine_claim(vm, name, &m, err)) < 0)
+	if (r < 0 && !m.damaged) {
+		if (err)
+			*err = why;
 		return r;
-	if (!m.json) {
+	}
+	if (!m.json && !m.damaged) {
 		kb_machine_finish(&m);
 		return kb_machine_lock(vm, name, &m, err); /* says so */
 	}

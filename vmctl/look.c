@@ -24,7 +24,7 @@ struct party {
 struct looker {
 	struct party *party;
 	struct kb_look *look;
-	struct kb_qmp *qmp;    /* until the state is known */
+	struct kb_qmp *qmp[2]; /* until the state is known */
 	struct kb_agent agent; /* fd -1: not asked */
 	struct kb_source *io;  /* of the agent's */
 	json_int_t question;
@@ -122,6 +122,12 @@ static int ask_figures(struct looker *l)
 
 /* ---- its state ---- */
 
+static void hang_up(struct looker *l)
+{
+	for (size_t i = 0; i < KB_ARRAY_LEN(l->qmp); i++)
+		kb_qmp_destroy(KB_STEAL(l->qmp[i]));
+}
+
 static void on_status(const json_t *ret, const struct kb_err *err, void *arg)
 {
 	struct looker *l = arg;
@@ -130,24 +136,32 @@ static void on_status(const json_t *ret, const struct kb_err *err, void *arg)
 	for (size_t i = 0; i < KB_ARRAY_LEN(statuses); i++)
 		if (strcmp(statuses[i].status, status) == 0)
 			l->look->state = statuses[i].state;
-	/* At once: while this client is there, nobody else gets a greeting. */
-	kb_qmp_destroy(KB_STEAL(l->qmp));
+	if (err || l->over)
+		return;
+	/* At once: while a client is there, nobody else gets a greeting. */
+	hang_up(l);
 	if (l->look->state != KB_VM_RUNNING || !l->look->figures || ask_figures(l) < 0)
 		over(l);
 }
 
-/* The monitor for looking: operations keep the other one for as long as they take. */
-static int ask_state(struct looker *l, int64_t limit_ms)
+static bool ask_monitor(struct looker *l, int which, const char *name, int64_t limit_ms)
 {
 	struct kb_vmctl *vm = l->party->vm;
-	int fd, r = kb_run_connect(vm, l->look->id, "spare", &fd, NULL);
+	int fd;
 
-	if (r == 0)
-		r = kb_qmp_create(vm->loop, fd, NULL, NULL, &l->qmp, NULL);
-	if (r == 0)
-		r = kb_qmp_execute(
-			l->qmp, "query-status", NULL, -1, (int)limit_ms, on_status, l, NULL);
-	return r;
+	return kb_run_connect(vm, l->look->id, name, &fd, NULL) == 0 &&
+	       kb_qmp_create(vm->loop, fd, NULL, NULL, &l->qmp[which], NULL) == 0 &&
+	       kb_qmp_execute(l->qmp[which], "query-status", NULL, -1, (int)limit_ms, on_status, l,
+		       NULL) == 0;
+}
+
+/* There is one monitor for looking and one for operations, each for one client at a time. Somebody
+ * may sit on either. */
+static bool ask_state(struct looker *l, int64_t limit_ms)
+{
+	bool asked = ask_monitor(l, 0, "spare", limit_ms);
+
+	return ask_monitor(l, 1, "qmp", limit_ms) || asked;
 }
 
 /* A process that a signal stopped answers nobody: no need to wait for it. */
@@ -170,7 +184,7 @@ static bool is_stopped(pid_t pid)
 
 static void look_finish(struct looker *l)
 {
-	kb_qmp_destroy(l->qmp);
+	hang_up(l);
 	kb_source_destroy(l->io);
 	if (l->agent.vm)
 		kb_agent_close(&l->agent);
@@ -192,7 +206,7 @@ void kb_look(struct kb_vmctl *vm, struct kb_look *looks, size_t n, int64_t limit
 		return;
 	for (size_t i = 0; i < n; i++) {
 		lookers[i] = (struct looker){.party = &party, .look = &looks[i]};
-		if (is_stopped(looks[i].pid) || ask_state(&lookers[i], limit_ms) < 0)
+		if (is_stopped(looks[i].pid) || !ask_state(&lookers[i], limit_ms))
 			over(&lookers[i]);
 	}
 	if (!party.done)

@@ -15,12 +15,13 @@ struct kb_machine {
 	json_t *json; /* machine.json */
 	const char *id;
 	struct kb_base base;
-	int lock; /* held, or -1 */
+	int lock;     /* held, or -1 */
+	bool damaged; /* machine.json cannot be read */
 };
 
 void kb_machine_finish(struct kb_machine *m);
 /* Lock the name, and load the machine if there is one (else json is NULL: the name is ours to
- * create). Finish *ret in any case. */
+ * create). Finish *ret in any case. One that is damaged fails, and is locked all the same. */
 int kb_machine_claim(
 	struct kb_vmctl *vm, const char *name, struct kb_machine *ret, struct kb_err *err);
 /* The same for a machine that must be there, and whose life is ours. */

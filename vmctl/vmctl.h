@@ -104,6 +104,7 @@ enum kb_vm_state {
 	KB_VM_PANICKED,	 /* its kernel panicked; stop or delete it */
 	KB_VM_CRASHED,	 /* QEMU ended without being told to */
 	KB_VM_HUNG,	 /* QEMU runs but does not answer; stop kills it */
+	KB_VM_DAMAGED,	 /* what says what it is cannot be read; delete it */
 	KB_VM_REMOTE,	 /* reached over ssh; its life is not ours */
 	KB_VM_STATE_MAX_,
 };
@@ -128,6 +129,7 @@ struct kb_vm_info {
 	char user[KB_NAME_MAX];
 	unsigned generation;
 	enum kb_vm_state state;
+	char why[160];	   /* what is known of how a bad state came about; foreign text, or "" */
 	pid_t pid;	   /* of QEMU, or 0 */
 	char host[256];	   /* where ssh_port is */
 	unsigned ssh_port; /* 0 when it has none */

@@ -39,6 +39,7 @@ static json_t *info_json(const struct kb_vm_info *i, const json_t *sessions)
 	json_object_set_new(one, "sessions",
 		sessions ? json_integer(json_integer_value(json_object_get(sessions, i->name)))
 			 : json_null());
+	json_object_set_new(one, "why", *i->why ? kb_json_of(i->why, strlen(i->why)) : json_null());
 	json_object_set_new(one, "address", i->ssh_port ? json_string(address) : json_null());
 	json_object_set_new(one, "mac", json_string(i->mac));
 	json_object_set_new(one, "bridge", *i->bridge ? json_string(i->bridge) : json_null());
@@ -61,6 +62,7 @@ static const struct {
 	[KB_VM_PANICKED] = {KB_TONE_BAD, "✗"},
 	[KB_VM_CRASHED] = {KB_TONE_BAD, "✗"},
 	[KB_VM_HUNG] = {KB_TONE_BAD, "✗"},
+	[KB_VM_DAMAGED] = {KB_TONE_BAD, "✗"},
 	[KB_VM_REMOTE] = {KB_TONE_NONE, "●"},
 };
 
@@ -199,12 +201,13 @@ static void print_ours(const struct kb_vm_info *i)
 static void print_status(const struct kb_vm_info *i, const json_t *sessions)
 {
 	char age[KB_WORDS_MAX];
+	char *why KB_FREE = kb_escape_dup(i->why, strlen(i->why));
 
 	line("machine", "%s", i->name);
-	line("state", "%s", kb_vm_state_name(i->state));
+	line("state", "%s%s%s", kb_vm_state_name(i->state), *i->why ? ": " : "", why ? why : "");
 	kb_format_age(age, kb_now_real() - i->created_ns);
 	line("age", "%s", age);
-	if (i->state != KB_VM_REMOTE)
+	if (i->state != KB_VM_REMOTE && i->state != KB_VM_DAMAGED)
 		print_ours(i);
 	if (i->ssh_port)
 		line("address", "%s:%u (ssh, user %s)", i->host, i->ssh_port, i->user);

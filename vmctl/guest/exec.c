@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +44,19 @@ int kbm_unhex(const char *text, uint8_t *ret, size_t size, struct kb_err *err)
 	return (int)len;
 }
 
+static bool has_text(const char *path, const char *text)
+{
+	struct kb_buf buf KB_BUF_CLEANUP;
+
+	kb_buf_init(&buf, KBM_LINE_MAX);
+	return kb_file_read(path, &buf, NULL) == 0 && kb_buf_len(&buf) == strlen(text) &&
+	       memcmp(kb_buf_data(&buf), text, strlen(text)) == 0;
+}
+
 int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err)
 {
+	if (has_text(path, text))
+		return 0;
 	/* Gone first: ext4 writes a file that takes another's place out at once. */
 	unlink(path);
 	return kb_file_write_soon(path, text, strlen(text), mode, err);

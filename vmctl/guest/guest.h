@@ -33,8 +33,13 @@ int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
 /* The machine's one network card: a new address for it, and a way out. */
 int kbm_net_up(const json_t *request, struct kb_err *err);
 int kbm_net_down(struct kb_err *err);
+/* As it was last told to be, after a reboot, of which the host knows nothing. */
+void kbm_net_again(void);
+/* Forget that. */
+int kbm_net_forget(struct kb_err *err);
 
-/* Write a small file without waiting for the disk, which takes longer than all else that makes an
+/* Write a small file, unless it says so already: a machine whose disk is full still gets its own
+ * identity again. The disk is not waited for, which takes longer than all else that makes an
  * identity; a machine that loses its power is given it again when it boots. */
 int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err);
 /* Run a program to its end, output discarded; an error unless it exits 0. */

@@ -233,7 +233,8 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 
 	kbm_run(wait_boot, NULL); /* "degraded" is an answer too */
 	kbm_run(warm, NULL);
-	if ((r = kbm_run(stop_ssh, err)) < 0 || (r = kbm_net_down(err)) < 0)
+	if ((r = kbm_run(stop_ssh, err)) < 0 || (r = kbm_net_down(err)) < 0 ||
+		(r = kbm_net_forget(err)) < 0)
 		return r;
 	for (size_t i = 0; i < KB_ARRAY_LEN(stale); i++)
 		if (unlink(stale[i]) < 0 && errno != ENOENT)

@@ -199,6 +199,7 @@ int main(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGIO);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	kbm_net_again();
 	for (;;) {
 		KB_CLOSE int port = port_open();
 

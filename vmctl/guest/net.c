@@ -18,11 +18,15 @@
 #include <unistd.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 
 #define MAC_SIZE     6
 #define CARD_POLL_MS 20
 #define CARD_WAIT_MS 20000
+#define KEPT_DIR     "/var/lib/kbsup"
+#define KEPT	     KEPT_DIR "/network.json"
+#define IS_UP	     "/run/kbsup/network" /* since the machine booted */
 
 static bool find_card(char ret[IFNAMSIZ])
 {
@@ -150,7 +154,7 @@ static int up_dhcp(const char *card, struct kb_err *err)
 	return r < 0 ? r : kbm_run(argv, err);
 }
 
-int kbm_net_up(const json_t *request, struct kb_err *err)
+static int up(const json_t *request, struct kb_err *err)
 {
 	KB_CLOSE int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	static const char loopback[IFNAMSIZ] = "lo";
@@ -169,6 +173,50 @@ int kbm_net_up(const json_t *request, struct kb_err *err)
 	if (json_is_true(json_object_get(request, "dhcp")))
 		return up_dhcp(card, err);
 	return up_fixed(sock, card, request, err);
+}
+
+/* What kbm_net_again() needs, and no more: the request holds keys. */
+static int keep(const json_t *request, struct kb_err *err)
+{
+	static const char *const fields[] = {"mac", "address", "netmask", "gateway", "dns", "dhcp"};
+	json_t *kept = json_object();
+	KB_FREE char *text = NULL;
+	int r = kbm_write(IS_UP, "up\n", 0644, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < KB_ARRAY_LEN(fields); i++)
+		json_object_set(kept, fields[i], json_object_get(request, fields[i]));
+	text = json_dumps(kept, JSON_COMPACT);
+	json_decref(kept);
+	if (!text)
+		return kb_err_nomem(err);
+	r = kb_mkdirs(KEPT_DIR, 0755, err);
+	return r < 0 ? r : kbm_write(KEPT, text, 0600, err);
+}
+
+int kbm_net_up(const json_t *request, struct kb_err *err)
+{
+	int r = up(request, err);
+
+	return r < 0 ? r : keep(request, err);
+}
+
+void kbm_net_again(void)
+{
+	json_t *request = access(IS_UP, F_OK) == 0 ? NULL : json_load_file(KEPT, 0, NULL);
+	struct kb_err err;
+
+	if (request && up(request, &err) < 0)
+		kb_log_warn("the network is not up: %s", err.msg);
+	json_decref(request);
+}
+
+int kbm_net_forget(struct kb_err *err)
+{
+	if (unlink(KEPT) < 0 && errno != ENOENT)
+		return kb_err_sys(err, errno, KEPT " cannot be removed");
+	return 0;
 }
 
 int kbm_net_down(struct kb_err *err)
