@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "agent.h"
 #include "files.h"
 #include "qmp.h"
+#include "supervisor/base/os.h"
 
 #define READ_CHUNK 16384
 
@@ -110,7 +110,7 @@ static int ask_figures(struct looker *l)
 	uint32_t number;
 	int r = kb_agent_open(vm, l->look->id, &l->agent, NULL), n;
 
-	if (r < 0 || getrandom(&number, sizeof(number), 0) != sizeof(number))
+	if (r < 0 || kb_os_random(&number, sizeof(number)) < 0)
 		return -1;
 	l->question = (json_int_t)number << 20;
 	n = snprintf(

@@ -48,6 +48,9 @@ int kb_os_allocate(int fd, off_t len);
 ssize_t kb_os_copy(int in, int out, off_t *at, size_t len);
 /* As rename(2), but -1 with EEXIST when `to` is there. */
 int kb_os_rename_new(const char *from, const char *to);
+/* A file without a name in the directory, for reading and writing, 0600; and its name. */
+int kb_os_unnamed_file(int dir);
+int kb_os_name_file(int fd, int dir, const char *name);
 /* Every fd from `first` up closes on exec. */
 int kb_os_cloexec_from(int first);
 /* In a fresh child: be killed when `parent`, which started it, ends. Where the system has no such

@@ -213,6 +213,19 @@ int kb_os_rename_new(const char *from, const char *to)
 	return renamex_np(from, to, RENAME_EXCL);
 }
 
+/* There are none. */
+int kb_os_unnamed_file(int dir)
+{
+	errno = ENOTSUP;
+	return -1;
+}
+
+int kb_os_name_file(int fd, int dir, const char *name)
+{
+	errno = ENOTSUP;
+	return -1;
+}
+
 int kb_os_cloexec_from(int first)
 {
 	int end = getdtablesize();

@@ -134,6 +134,19 @@ int kb_os_rename_new(const char *from, const char *to)
 	return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 }
 
+int kb_os_unnamed_file(int dir)
+{
+	return openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
+int kb_os_name_file(int fd, int dir, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, path, dir, name, AT_SYMLINK_FOLLOW);
+}
+
 int kb_os_cloexec_from(int first)
 {
 	return close_range((unsigned)first, ~0u, CLOSE_RANGE_CLOEXEC);

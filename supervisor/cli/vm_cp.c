@@ -3,8 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/signalfd.h>
 
+#include "supervisor/base/os.h"
 #include "supervisor/base/str.h"
 #include "verbs.h"
 
@@ -231,9 +231,8 @@ static const struct kb_ssh_ops ssh_ops = {on_ready, on_closed};
 static void on_signal(int fd, unsigned events, void *arg)
 {
 	struct kb_cp *cp = arg;
-	struct signalfd_siginfo info;
 
-	if (read(fd, &info, sizeof(info)) != sizeof(info))
+	if (kb_os_signal_take(fd) <= 0)
 		return;
 	if (cp->cancelled || !cp->ready) {
 		cp->closed = true;

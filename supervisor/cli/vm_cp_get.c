@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "supervisor/base/fd.h"
+#include "supervisor/base/os.h"
 #include "vm_cp.h"
 
 #define ENTRIES_MAX 1000000 /* of one directory */
@@ -35,7 +36,7 @@ static int get_any(struct kb_cp *cp, const char *from, const struct kb_ssh_attrs
  * killed; else one with a name of its own. */
 static int open_part(int at, const char *part, bool *ret_named)
 {
-	int fd = openat(at, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int fd = kb_os_unnamed_file(at);
 
 	*ret_named = fd < 0;
 	if (fd >= 0)
@@ -46,12 +47,9 @@ static int open_part(int at, const char *part, bool *ret_named)
 
 static int name_part(int at, int fd, const char *part, bool named, const char *name)
 {
-	char path[64];
-
 	if (!named) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		unlinkat(at, part, 0);
-		if (linkat(AT_FDCWD, path, at, part, AT_SYMLINK_FOLLOW) < 0)
+		if (kb_os_name_file(fd, at, part) < 0)
 			return -1;
 	}
 	return renameat(at, part, at, name);
