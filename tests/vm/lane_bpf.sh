@@ -16,9 +16,11 @@ ip link set lo up
 echo "kernel $(uname -r)"
 test_audit_bpf
 echo "the tests end with $?"
+# What was said leaves the serial port before the machine does.
+sleep 2
 echo b >/proc/sysrq-trigger
 END
-python3 "${0%/*}/initramfs.py" "$WORK/init" /bin/sh /bin/true /bin/mount /bin/uname "$(command -v ip)" \
+python3 "${0%/*}/initramfs.py" "$WORK/init" /bin/sh /bin/true /bin/sleep /bin/mount /bin/uname "$(command -v ip)" \
 	"$TEST_BPF" | gzip -1 >"$WORK/initrd"
 timeout 500 nice -n 5 qemu-system-x86_64 -accel tcg -cpu max -m 1024 -smp 2 -nodefaults -display none \
 	-no-reboot -serial stdio -kernel "$kernel" -initrd "$WORK/initrd" \
