@@ -104,6 +104,10 @@ int kb_dirs_find(struct kb_dirs *ret, struct kb_err *err)
 	if (r == 0)
 		r = put_path(d->socket, err, "%s/control.sock", d->runtime);
 	if (r == 0)
+		r = put_path(d->vm, err, "%s/vm", d->state);
+	if (r == 0)
+		r = put_path(d->vm_run, err, "%s/vm", d->runtime);
+	if (r == 0)
 		r = check_socket_path(d->socket, err);
 	return r;
 }

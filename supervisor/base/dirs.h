@@ -19,6 +19,8 @@ struct kb_dirs {
 	char config[PATH_MAX];
 	char store[PATH_MAX];
 	char socket[PATH_MAX]; /* the control socket: fits a sockaddr_un */
+	char vm[PATH_MAX];     /* of machines: vmctl's state */
+	char vm_run[PATH_MAX]; /* … and their sockets */
 };
 
 /* From the environment (variables must be absolute paths, others are ignored) and the user
