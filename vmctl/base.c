@@ -12,6 +12,7 @@
 #include "freeze.h"
 #include "image/bundle.h"
 #include "machine.h"
+#include "programs.h"
 #include "supervisor/base/fd.h"
 
 #define DEFAULT_NAME "default"
@@ -252,7 +253,7 @@ static int write_manifest(struct kb_vmctl *vm, const struct kb_base_spec *spec, 
 		.memory_mib = spec->memory_mib ? spec->memory_mib : KB_VM_MEMORY_MIB,
 		.cpus = spec->cpus ? spec->cpus : KB_VM_CPUS};
 	KB_JSON json_t *words = NULL, *json = NULL;
-	char path[PATH_MAX];
+	char path[PATH_MAX], programs[KB_PROGRAMS_ID];
 	int r = kb_qemu_shape_words(&shape, &words, err);
 
 	if (r < 0 || (r = kb_vm_path(vm, path, err, "%s/base.json", dir)) < 0)
@@ -262,6 +263,11 @@ static int write_manifest(struct kb_vmctl *vm, const struct kb_base_spec *spec, 
 		"user", spec->user ? spec->user : "dev", "suite",
 		spec->suite ? spec->suite : "bookworm", "memory_mib", (json_int_t)shape.memory_mib,
 		"cpus", (json_int_t)shape.cpus, "accel", shape.accel, "words", words);
+	if (json && *vm->guest_program && *vm->init_program) {
+		if ((r = kb_programs_id(vm, programs, err)) < 0)
+			return r;
+		json_object_set_new(json, "programs", json_string(programs));
+	}
 	return json ? kb_json_save(path, json, err) : kb_err_nomem(err);
 }
 

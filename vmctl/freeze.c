@@ -9,11 +9,13 @@
 #include "files.h"
 #include "supervisor/base/fd.h"
 
-#define BANDWIDTH   (1ll << 40) /* the default throttles to 128 MiB/s */
-#define DOWNTIME_MS 300
-#define CONVERGE_MS 15000 /* a guest that dirties memory faster than this is stopped */
-#define SPACE_SLACK (64ull << 20)
-#define OPEN_MS	    10000
+#define CANCEL_MS      5000
+#define CANCEL_POLL_MS 10
+#define BANDWIDTH      (1ll << 40) /* the default throttles to 128 MiB/s */
+#define DOWNTIME_MS    300
+#define CONVERGE_MS    15000 /* a guest that dirties memory faster than this is stopped */
+#define SPACE_SLACK    (64ull << 20)
+#define OPEN_MS	       10000
 
 static int set_capability(struct kb_mon *mon, const char *name, bool on, struct kb_err *err)
 {
@@ -236,6 +238,44 @@ static int wait_pause(struct kb_mon *from, struct kb_err *err)
 	return r;
 }
 
+void kb_migrate_cancel(struct kb_mon *mon)
+{
+	static const char *const over[] = {"none", "completed", "failed", "cancelled"};
+	int64_t deadline = kb_now_mono() + CANCEL_MS * 1000000ll;
+
+	mon->vm->shielded++;
+	kb_mon_call(mon, "migrate_cancel", NULL, NULL, NULL);
+	while (kb_now_mono() < deadline) {
+		KB_JSON json_t *info = NULL;
+		const char *status;
+
+		if (kb_mon_call(mon, "query-migrate", NULL, &info, NULL) < 0)
+			break;
+		status = kb_json_str(info, "status", "none");
+		for (size_t i = 0; i < KB_ARRAY_LEN(over); i++)
+			if (strcmp(status, over[i]) == 0)
+				deadline = 0;
+		if (deadline && kb_op_sleep(mon->vm, CANCEL_POLL_MS, NULL) < 0)
+			break;
+	}
+	mon->vm->shielded--;
+}
+
+/* Under the emulator a machine stands still while its memory is copied: what several processors
+ * write meanwhile is not always seen as changed (QEMU 7.2), and the copy is of no moment there was.
+ */
+static int pause_emulated(struct kb_mon *from, int64_t *ret_paused_at, struct kb_err *err)
+{
+	KB_JSON json_t *kvm = NULL;
+	int r = kb_mon_call(from, "query-kvm", NULL, &kvm, err);
+
+	*ret_paused_at = 0;
+	if (r < 0 || json_is_true(json_object_get(kvm, "enabled")))
+		return r;
+	*ret_paused_at = kb_now_mono();
+	return kb_mon_call(from, "stop", NULL, NULL, err);
+}
+
 int kb_migrate(struct kb_mon *from, struct kb_mon *to, kb_pause_fn at_pause, void *arg,
 	int64_t *ret_paused_at, struct kb_err *err)
 {
@@ -244,8 +284,10 @@ int kb_migrate(struct kb_mon *from, struct kb_mon *to, kb_pause_fn at_pause, voi
 
 	if (r < 0)
 		return r;
-	if ((r = connect_both(from, to, err)) == 0 && (r = wait_pause(from, err)) == 0) {
-		*ret_paused_at = kb_now_mono();
+	if ((r = pause_emulated(from, ret_paused_at, err)) == 0 &&
+		(r = connect_both(from, to, err)) == 0 && (r = wait_pause(from, err)) == 0) {
+		if (!*ret_paused_at)
+			*ret_paused_at = kb_now_mono();
 		r = at_pause ? at_pause(arg, err) : 0;
 		if (r == 0)
 			r = kb_mon_call(from, "migrate-continue",
@@ -255,7 +297,7 @@ int kb_migrate(struct kb_mon *from, struct kb_mon *to, kb_pause_fn at_pause, voi
 	}
 	if (r < 0) {
 		from->vm->shielded++;
-		kb_mon_call(from, "migrate_cancel", NULL, NULL, NULL);
+		kb_migrate_cancel(from);
 		if (strcmp(before, "running") == 0)
 			kb_mon_call(from, "cont", NULL, NULL, NULL);
 		from->vm->shielded--;

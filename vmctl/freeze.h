@@ -40,3 +40,6 @@ int kb_thaw(struct kb_vmctl *vm, const json_t *words, const char *dir, struct kb
 typedef int (*kb_pause_fn)(void *arg, struct kb_err *err);
 int kb_migrate(struct kb_mon *from, struct kb_mon *to, kb_pause_fn at_pause, void *arg,
 	int64_t *ret_paused_at, struct kb_err *err);
+/* One that may be under way, of an earlier operation too, is over when this returns: it would stop
+ * the machine once more at its end. */
+void kb_migrate_cancel(struct kb_mon *mon);

@@ -164,12 +164,15 @@ int kb_machine_forward(struct kb_mon *mon, unsigned *port, unsigned guest_port, 
 static int forward_ssh(struct kb_machine *m, struct kb_mon *mon, struct kb_err *err)
 {
 	unsigned port = (unsigned)kb_json_int(m->json, "port", 0);
+	struct kb_err why;
 	int r;
 
 	if (json_object_get(m->json, "bridge"))
 		return 0;
 	/* The port it had, if nobody took it: people have it in their configuration. */
-	r = port ? kb_machine_forward(mon, &port, 22, NULL) : -KB_ERR_FAILED;
+	r = port ? kb_machine_forward(mon, &port, 22, &why) : -KB_ERR_FAILED;
+	if (r < 0 && r != -KB_ERR_FAILED && err)
+		*err = why;
 	if (r == -KB_ERR_FAILED) {
 		port = 0;
 		r = kb_machine_forward(mon, &port, 22, err);
@@ -477,8 +480,10 @@ static int let_go_on(struct kb_machine *m, struct kb_err *err)
 	struct kb_mon mon = {0};
 	int r = kb_mon_open(m->vm, m->id, "qmp", 0, OPEN_MS, &mon, err);
 
-	if (r == 0)
+	if (r == 0) {
+		kb_migrate_cancel(&mon);
 		r = kb_machine_go(m, &mon, FORK_MS, true, err);
+	}
 	kb_mon_close(&mon);
 	return r;
 }

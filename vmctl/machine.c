@@ -264,7 +264,8 @@ enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const
 	return look.ended ? kb_machine_resting(vm, json, dir, &runs) : look.state;
 }
 
-int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err)
+static int socket_path(
+	struct kb_vmctl *vm, const char *name, const char *file, char ret[108], struct kb_err *err)
 {
 	KB_JSON json_t *json = NULL;
 	int r = kb_machine_json(vm, name, &json, err);
@@ -274,7 +275,17 @@ int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], str
 		return r;
 	if (kb_machine_is_remote(json) || kb_pid_of(vm, id) <= 0)
 		return kb_err_set(err, KB_ERR_FAILED, "machine %s is not running here", name);
-	if (snprintf(ret, 108, "%s/%s/console.sock", vm->run, id) >= 108)
+	if (snprintf(ret, 108, "%s/%s/%s", vm->run, id, file) >= 108)
 		return kb_err_set(err, KB_ERR_LIMIT, "a socket's path is too long");
 	return 0;
+}
+
+int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err)
+{
+	return socket_path(vm, name, "console.sock", ret, err);
+}
+
+int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err)
+{
+	return socket_path(vm, name, "guest.sock", ret, err);
 }

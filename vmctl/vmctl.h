@@ -202,7 +202,12 @@ int kb_vm_ssh(struct kb_vmctl *vm, const char *name, struct kb_vm_ssh *ret, stru
  * with its one host key under the name M.kbsup. An added machine may have no key of its own: "". */
 int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX],
 	char ret_known[PATH_MAX], struct kb_err *err);
+/* The kbsup-guest of a running machine is of this build afterwards: else it is replaced, which ends
+ * the sessions it has. */
+int kb_vm_programs(struct kb_vmctl *vm, const char *name, struct kb_err *err);
 /* Where to connect for the serial console, into ret (a sockaddr_un's worth). */
 int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
+/* The same for its kbsup-guest: the port of supervisor/guest/front.h. */
+int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
 /* Remove what interrupted operations left. Called by every operation that creates. */
 int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err);

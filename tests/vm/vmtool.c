@@ -223,6 +223,8 @@ int main(int argc, char **argv)
 	struct kb_vmctl_config config = {.state_dir = getenv("VMTOOL_STATE"),
 		.run_dir = getenv("VMTOOL_RUN"),
 		.machine_program = getenv("VMTOOL_MACHINE"),
+		.guest_program = getenv("VMTOOL_GUEST"),
+		.init_program = getenv("VMTOOL_INIT"),
 		.accel = "tcg",
 		.cancel_fd = cancel_on_signal(),
 		.progress = progress,

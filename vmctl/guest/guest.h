@@ -19,6 +19,7 @@
 #define KBM_PROTOCOL   1
 #define KBM_LINE_MAX   (1u << 20)
 #define KBM_OUTPUT_MAX (256u << 10) /* of each of a command's two outputs */
+#define KBM_PUT_MAX    (256u << 10) /* of a file, in one request */
 #define KBM_COMMAND_MS 60000	    /* when a request names no time of its own */
 
 /* One request: fills `reply` (an object that already holds the id). */
@@ -29,6 +30,7 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_clock(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_stats(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_put(const json_t *request, json_t *reply, struct kb_err *err);
 
 /* The machine's one network card: a new address for it, and a way out. */
 int kbm_net_up(const json_t *request, struct kb_err *err);

@@ -26,6 +26,7 @@
 #define BOOT_ID	     "/proc/sys/kernel/random/boot_id"
 #define SSH_SOCKET   "/etc/systemd/system/sockets.target.wants/ssh.socket"
 #define OWN_BOOT_ID  "/run/kbsup/boot_id"
+#define WHOLE_PROC   "/run/kbsup/proc"
 
 typedef int (*step_fn)(const json_t *request, struct kb_err *err);
 
@@ -80,6 +81,20 @@ static int step_machine_id(const json_t *request, struct kb_err *err)
 	return kbm_write("/etc/machine-id", line, 0444, err);
 }
 
+/* The kernel lets a user namespace mount a /proc of its own, as containers do, only where one can
+ * be seen that nothing covers: ours, where one file is, would not do. Nobody but root gets at it.
+ */
+static int keep_whole_proc(struct kb_err *err)
+{
+	if (access(WHOLE_PROC "/self", F_OK) == 0)
+		return 0;
+	if (kb_mkdirs(WHOLE_PROC, 0700, err) < 0)
+		return -KB_ERR_SYSTEM;
+	if (mount("proc", WHOLE_PROC, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		return kb_err_sys(err, errno, "%s cannot be mounted", WHOLE_PROC);
+	return chmod("/run/kbsup", 0700) < 0 ? kb_err_sys(err, errno, "/run/kbsup") : 0;
+}
+
 /* The kernel's boot id is copied with its memory; what programs read is laid over it. */
 static int step_boot_id(const json_t *request, struct kb_err *err)
 {
@@ -97,7 +112,7 @@ static int step_boot_id(const json_t *request, struct kb_err *err)
 		return r;
 	if (mount(OWN_BOOT_ID, BOOT_ID, NULL, MS_BIND, NULL) < 0)
 		return kb_err_sys(err, errno, "%s cannot be covered", BOOT_ID);
-	return 0;
+	return keep_whole_proc(err);
 }
 
 static int step_hostname(const json_t *request, struct kb_err *err)

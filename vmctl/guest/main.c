@@ -1,6 +1,5 @@
 #include "guest.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,8 +15,8 @@
 #include "supervisor/base/log.h"
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
+#include "supervisor/base/vport.h"
 
-#define PORTS_DIR    "/sys/class/virtio-ports"
 #define PORT_WAIT_MS 20	 /* between two looks for a port that is not there yet */
 #define HOST_WAIT_MS 500 /* without a host; its coming raises SIGIO, so this is only a net */
 #define READ_CHUNK   4096
@@ -50,6 +49,7 @@ static const struct {
 	{"clock", kbm_clock},
 	{"stats", kbm_stats},
 	{"exec", kbm_exec},
+	{"put", kbm_put},
 	{"shutdown", op_shutdown},
 };
 
@@ -112,38 +112,6 @@ static int answer_lines(int port, struct kb_buf *in, struct kb_err *err)
 	}
 }
 
-static bool port_is_ours(const char *entry)
-{
-	char path[300], name[64] = "";
-	FILE *file;
-
-	snprintf(path, sizeof(path), PORTS_DIR "/%s/name", entry);
-	file = fopen(path, "re");
-	if (!file)
-		return false;
-	if (fgets(name, sizeof(name), file))
-		name[strcspn(name, "\n")] = '\0';
-	fclose(file);
-	return strcmp(name, KBM_PORT) == 0;
-}
-
-/* The port's device, or -1 while there is none. Found through sysfs, so that udev's links need not
- * be there yet. */
-static int port_open(void)
-{
-	DIR *dir = opendir(PORTS_DIR);
-	struct dirent *entry;
-	char path[300] = "";
-
-	if (!dir)
-		return -1;
-	while (!*path && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && port_is_ours(entry->d_name))
-			snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
-	closedir(dir);
-	return *path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-}
-
 static void sleep_ms(int msec)
 {
 	struct timespec t = {msec / 1000, msec % 1000 * 1000000L};
@@ -201,7 +169,7 @@ int main(void)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	kbm_net_again();
 	for (;;) {
-		KB_CLOSE int port = port_open();
+		KB_CLOSE int port = kb_vport_open(KBM_PORT, 0);
 
 		if (port < 0) {
 			sleep_ms(PORT_WAIT_MS);

@@ -24,7 +24,7 @@
 static const char packages[] =
 	"systemd-sysv,udev,dbus,linux-image-amd64,initramfs-tools,zstd,kmod,crun,openssh-server,"
 	"openssh-sftp-server,git,ca-certificates,curl,iproute2,iputils-ping,netbase,procps,less,"
-	"nano,sudo,cryptsetup-bin,e2fsprogs,libseccomp2";
+	"nano,sudo,cryptsetup-bin,e2fsprogs,libseccomp2,nftables";
 
 /* An initrd with just what finds the disk: quick to load, and the same everywhere. */
 static const char initrd_hook[] =

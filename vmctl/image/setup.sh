@@ -52,7 +52,7 @@ Description=kbsup sessions
 After=kbsup-machine.service
 
 [Service]
-ExecStart=/usr/libexec/kbsup/kbsup-guest --port org.kbsup.guest
+ExecStart=/usr/libexec/kbsup/kbsup-guest --serve --port=org.kbsup.guest
 Restart=always
 RestartSec=1
 OOMScoreAdjust=-900
