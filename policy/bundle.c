@@ -265,6 +265,7 @@ static void write_bundle(
 	msg->name = (char *)bundle->name;
 	msg->files = (char **)bundle->files.items;
 	msg->n_files = bundle->files.len;
+	msg->has_tightened = msg->tightened = bundle->tightened;
 	WRITE_LIST(wr, msg, n_rules, rules, Kb__BundleRule, kb__bundle_rule__init, &bundle->rules,
 		write_rule);
 	WRITE_LIST(wr, msg, n_mounts, mounts, Kb__BundleMount, kb__bundle_mount__init,
@@ -608,6 +609,7 @@ static bool read_bundle(struct kb_bundle_reader *rd, const Kb__Bundle *msg)
 	if (msg->format != KB_BUNDLE_FORMAT)
 		return kb_rd_bad(rd, "another version of the format");
 	b->name = kb_rd_text(rd, msg->name);
+	b->tightened = msg->tightened;
 	return b->name &&
 	       READ_LIST(rd, &b->rules, msg->n_rules, msg->rules, KB_BUNDLE_RULES_MAX, read_rule) &&
 	       READ_LIST(rd, &b->mounts, msg->n_mounts, msg->mounts, KB_BUNDLE_ITEMS_MAX,
@@ -655,6 +657,11 @@ static void free_message(Kb__Bundle *msg)
 	kb__bundle__free_unpacked(msg, NULL);
 }
 KB_DEFINE_CLEANUP(cleanup_message, Kb__Bundle, free_message);
+
+bool kb_bundle_tightened(const struct kb_bundle *bundle)
+{
+	return bundle->tightened;
+}
 
 int kb_bundle_parse(const uint8_t *data, size_t len, struct kb_bundle **ret, struct kb_err *err)
 {

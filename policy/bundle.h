@@ -56,6 +56,7 @@ struct kb_bundle {
 	struct kb_arena arena;
 	const char *name;
 	KB_VEC(const char *) files;
+	bool tightened;
 	KB_VEC(struct kb_rule) rules;
 	KB_VEC(struct kb_mount) mounts;
 	KB_VEC(struct kb_path_rule) paths;

@@ -63,6 +63,7 @@ static int lower_rules(struct kb_lower *lo)
 
 		if (!file || !(*file = dup_text(lo, lo->policy->sources.items[i]->name)))
 			return -1;
+		bundle->tightened |= lo->policy->sources.items[i]->tightens;
 	}
 	return 0;
 }

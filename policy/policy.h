@@ -234,6 +234,9 @@ size_t kb_bundle_net(const struct kb_bundle *bundle, const struct kb_net_rule **
 size_t kb_bundle_secrets(const struct kb_bundle *bundle, const struct kb_secret **ret);
 /* Does the broker have to look into TLS: for a secret, or for a rule that lists requests? */
 bool kb_bundle_intercepts(const struct kb_bundle *bundle);
+/* A policy of the workspace's own (kb_policy_options.tighten) is laid over it. */
+bool kb_bundle_tightened(const struct kb_bundle *bundle);
+#define KB_WORKSPACE_POLICY ".kbsup.policy" /* its name in the workspace */
 /* The environment the first process gets: "K=V" strings. */
 size_t kb_bundle_env(const struct kb_bundle *bundle, const char *const **ret);
 

@@ -70,8 +70,9 @@ struct kb_role_process {
 	pid_t pid;
 	struct kb_channel *ch; /* NULL once it is closed */
 	bool reaped;
-	bool expected; /* its end was asked for */
-	int status;    /* of waitpid, when reaped */
+	bool expected;	  /* its end was asked for */
+	bool interrupted; /* link: its machine cannot be reached now */
+	int status;	  /* of waitpid, when reaped */
 	int64_t started;
 	struct kb_err last_words; /* why it says it ended; code 0: nothing said */
 	struct kb_source *timer;  /* ends a process that closed its channel and stays */

@@ -398,6 +398,16 @@ static void on_progress(struct kb_role_process *p, const Kb__Role__FromLink *msg
 	live->denials = msg->progress->denials;
 }
 
+static void on_carried(struct kb_role_process *p, const Kb__Role__FromLink *msg)
+{
+	p->interrupted = !msg->carried->carried;
+	if (p->interrupted)
+		kb_log_warn("%s cannot be reached: %s", p->place->name,
+			msg->carried->reason ? msg->carried->reason : "");
+	else
+		kb_log_info("%s is reached", p->place->name);
+}
+
 static void on_question(struct kb_role_process *p, const Kb__Role__FromLink *msg)
 {
 	struct kb_live *live = live_of(p, msg->question->session);
@@ -426,6 +436,7 @@ static int link_message(
 		[KB__ROLE__FROM_LINK__BODY_ATTACHED] = on_attached,
 		[KB__ROLE__FROM_LINK__BODY_PROGRESS] = on_progress,
 		[KB__ROLE__FROM_LINK__BODY_LOST] = on_link_lost,
+		[KB__ROLE__FROM_LINK__BODY_CARRIED] = on_carried,
 		[KB__ROLE__FROM_LINK__BODY_QUESTION] = on_question,
 		[KB__ROLE__FROM_LINK__BODY_QUESTION_OVER] = on_question_over,
 	};

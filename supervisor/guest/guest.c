@@ -15,6 +15,7 @@
 #include "supervisor/base/log.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/cgroup.h"
+#include "supervisor/guest/emulator.h"
 #include "supervisor/guest/guest_private.h"
 #include "supervisor/guest/setup.h"
 #include "supervisor/guest/statedir.h"
@@ -442,7 +443,10 @@ static void load_bpf(struct kb_guest *g)
 {
 	struct kb_err why = {0};
 
-	if (kb_bpf_hub_create(&g->hub, &why) == 0 && kb_bpf_hub_probe(g->hub, &why) == 0)
+	if (kb_emulator_hangs())
+		kb_err_set(&why, KB_ERR_REFUSED,
+			"under QEMU's emulator a machine with several processors may hang");
+	else if (kb_bpf_hub_create(&g->hub, &why) == 0 && kb_bpf_hub_probe(g->hub, &why) == 0)
 		return;
 	kb_bpf_hub_destroy(KB_STEAL(g->hub));
 	snprintf(g->no_bpf, sizeof(g->no_bpf), "%s", why.msg);

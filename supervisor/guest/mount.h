@@ -26,5 +26,14 @@ int kb_mount_clone(int fd, int *ret_mount, struct kb_err *err);
 #define KB_ATTR_NOEXEC 2u
 #define KB_ATTR_DEV    4u /* device nodes work */
 int kb_mount_restrict(int mount, unsigned attrs, bool recursive, struct kb_err *err);
+/* The owner of the tree at `mount` becomes `to` as seen through it, and files that `to` makes there
+ * are the owner's (an idmapped mount, Linux 5.12; the file system must support it). Nobody else's
+ * files can be owned or written through it. For root only. */
+struct kb_mount_owner {
+	uid_t uid;
+	gid_t gid;
+};
+int kb_mount_map_owner(int mount, const struct kb_mount_owner *owner,
+	const struct kb_mount_owner *to, struct kb_err *err);
 /* Put the detached mount where target (an O_PATH fd) is. */
 int kb_mount_attach(int mount, int target, struct kb_err *err);

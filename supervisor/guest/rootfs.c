@@ -139,6 +139,17 @@ static int target_fd(const struct kb_build *b, const char *path, bool file, unsi
 
 /* ---- Mounting the entries -------------------------------------------------------------------- */
 
+/* Root's sessions have root's user id and no capability: what belongs to somebody else (the person
+ * in a virtual machine) would be closed to them, and must stay that person's. */
+static int take_over(int mount, const struct stat *st, struct kb_err *err)
+{
+	const struct kb_mount_owner owner = {st->st_uid, st->st_gid}, us = {geteuid(), getegid()};
+
+	if (us.uid != 0 || owner.uid == us.uid)
+		return 0;
+	return kb_mount_map_owner(mount, &owner, &us, err);
+}
+
 /* A copy of the mounts at fd, restricted, put at e->path. */
 static int mount_copy(struct kb_build *b, const struct kb_entry *e, const char *path, int fd,
 	unsigned attrs, unsigned target_flags, struct kb_err *err)
@@ -154,6 +165,8 @@ static int mount_copy(struct kb_build *b, const struct kb_entry *e, const char *
 	if (target < 0)
 		return kb_rootfs_path_error(err, -target, e, path, "has no place in the session");
 	r = kb_mount_clone(fd, &mount, err);
+	if (r == 0 && e && e->kind == KB_ENTRY_WRITE)
+		r = take_over(mount, &st, err);
 	if (r == 0)
 		r = kb_mount_restrict(mount, attrs, true, err);
 	if (r == 0)
@@ -256,6 +269,11 @@ static int mount_write(struct kb_build *b, const struct kb_entry *e, struct kb_e
 		kb_rootfs_path_error(err, ELOOP, e, e->path, what);
 		return kb_err_hint(err, "it is reached through a symbolic link; give the real path "
 					"(realpath prints it)");
+	}
+	if (fd == -ENOENT && workspace) {
+		kb_rootfs_path_error(err, ENOENT, e, e->path, what);
+		return kb_err_hint(err, "make the directory where the session is to run, or name "
+					"another with --workspace DIR");
 	}
 	if (fd < 0)
 		return kb_rootfs_path_error(err, -fd, e, e->path, what);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -404,6 +405,25 @@ static void name_container(
 	s->gid = getegid() ? getegid() : INSIDE_ID;
 }
 
+/* What a project forbids holds wherever it is opened: the policy was compiled with it, or there is
+ * none. */
+static int check_workspace_policy(const struct kb_setup *s, struct kb_err *err)
+{
+	KB_FREE char *path = kb_asprintf("%s/" KB_WORKSPACE_POLICY, s->workspace);
+	struct stat st;
+
+	if (!path)
+		return kb_err_nomem(err);
+	if (kb_bundle_tightened(s->bundle) || (lstat(path, &st) < 0 && errno == ENOENT))
+		return 0;
+	kb_err_set(err, KB_ERR_REFUSED,
+		"the workspace has a policy of its own, " KB_WORKSPACE_POLICY
+		", and the session was not compiled with it");
+	return kb_err_hint(err,
+		"it is read on this machine and in those of kbsup vm; elsewhere, give "
+		"what it says with --policy, and remove it");
+}
+
 static int make(const Kb__StartSession *msg, const struct kb_setup_options *options,
 	struct kb_setup *s, struct kb_err *err)
 {
@@ -413,6 +433,8 @@ static int make(const Kb__StartSession *msg, const struct kb_setup_options *opti
 		r = copy_strings(s, msg, err);
 	if (r == 0)
 		r = kb_bundle_parse(msg->bundle.data, msg->bundle.len, &s->bundle, err);
+	if (r == 0)
+		r = check_workspace_policy(s, err);
 	if (r == 0)
 		r = kb_bundle_emit(s->bundle, kb_arch_native(),
 			s->bpf ? KB_EMIT_SPLIT : KB_EMIT_NOTIFY, &s->program, err);

@@ -46,6 +46,18 @@ void kb_link_tell_main(struct kb_link *link, Kb__Role__FromLink *msg)
 		kb_log_error("main was not told: %s", err.msg);
 }
 
+void kb_link_carried(struct kb_link *link, bool carried, const struct kb_err *why)
+{
+	Kb__Role__LinkCarried told = KB__ROLE__LINK_CARRIED__INIT;
+	Kb__Role__FromLink msg = KB__ROLE__FROM_LINK__INIT;
+
+	told.carried = carried;
+	told.reason = why ? (char *)why->msg : NULL;
+	msg.body_case = KB__ROLE__FROM_LINK__BODY_CARRIED;
+	msg.carried = &told;
+	kb_link_tell_main(link, &msg);
+}
+
 int kb_link_tell_guest(struct kb_link *link, Kb__ToGuest *msg, struct kb_err *err)
 {
 	if (!link->guest)
@@ -632,7 +644,8 @@ static int greet_guest(struct kb_link *link, struct kb_err *err)
 	return kb_link_tell_guest(link, &msg, err);
 }
 
-static const struct kb_transport *const transports[] = {&kb_transport_pipe};
+static const struct kb_transport *const transports[] = {
+	&kb_transport_pipe, &kb_transport_serial, &kb_transport_ssh};
 
 static int find_transport(struct kb_link *link, struct kb_err *err)
 {

@@ -7,6 +7,10 @@
  *	inbound.c	connections to a session's published ports
  *	process.c	a process of a session: its streams spliced to an attachment
  *	pipe.c		the transport of driver `local`
+ *	lasting.c	one stream over many carriers, for machines further away
+ *	reach.c		what the two transports over it share
+ *	serial.c	carriers: the virtio serial port of a machine of ours
+ *	remote.c	carriers: ssh connections
  */
 #pragma once
 
@@ -99,6 +103,8 @@ struct kb_transport {
 	void (*close)(struct kb_link *link); /* after a failed open too; NULL: nothing to do */
 };
 extern const struct kb_transport kb_transport_pipe;
+extern const struct kb_transport kb_transport_serial;
+extern const struct kb_transport kb_transport_ssh;
 
 struct kb_link {
 	struct kb_loop *loop;
@@ -119,7 +125,8 @@ struct kb_link {
 	TAILQ_HEAD(, kb_attachment) attachments;
 };
 
-/* link.c */
+/* link.c: the machine's stream is carried now, or (why) is not. */
+void kb_link_carried(struct kb_link *link, bool carried, const struct kb_err *why);
 void kb_link_tell_main(struct kb_link *link, Kb__Role__FromLink *msg);
 int kb_link_tell_guest(struct kb_link *link, Kb__ToGuest *msg, struct kb_err *err);
 void kb_link_ack(struct kb_link *link, const uint8_t id[KB_ULID_SIZE], uint64_t seq);

@@ -118,6 +118,21 @@ void kb_ssh_channel_resize(struct kb_ssh_channel *ch, uint32_t rows, uint32_t co
 /* Forget it: it is closed behind the scenes, without callbacks. NULL is fine. */
 void kb_ssh_channel_close(struct kb_ssh_channel *ch);
 
+/* ---- A channel and a socket, end to end ------------------------------------------------------ */
+
+struct kb_ssh_splice;
+/* Bytes go between ch, which was or is being opened with kb_ssh_splice_ops and this splice as its
+ * arg, and fd (taken, a socket). over: both ends are closed; destroy it then. */
+typedef void (*kb_ssh_splice_fn)(struct kb_ssh_splice *splice, const struct kb_ssh_exit *exit,
+	const struct kb_err *why, void *arg);
+extern const struct kb_ssh_channel_ops kb_ssh_splice_ops;
+int kb_ssh_splice_create(struct kb_loop *loop, int fd, kb_ssh_splice_fn over, void *arg,
+	struct kb_ssh_splice **ret, struct kb_err *err);
+void kb_ssh_splice_start(struct kb_ssh_splice *splice, struct kb_ssh_channel *ch);
+/* Its socket, now the caller's; destroy the splice after. */
+int kb_ssh_splice_release(struct kb_ssh_splice *splice);
+void kb_ssh_splice_destroy(struct kb_ssh_splice *splice); /* NULL is fine */
+
 /* ---- Files (SFTP) ---------------------------------------------------------------------------- */
 
 struct kb_ssh_copy {

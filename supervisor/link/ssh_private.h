@@ -175,16 +175,3 @@ static inline bool kb_ssh_waits(ssize_t rc)
 {
 	return rc == LIBSSH2_ERROR_EAGAIN;
 }
-
-/* ---- ssh_splice.c ---- */
-
-struct kb_ssh_splice;
-/* Bytes go between ch, which was or is being opened with kb_ssh_splice_ops and this splice as its
- * arg, and fd (taken, a socket). over: both ends are closed; destroy it then. */
-typedef void (*kb_ssh_splice_fn)(struct kb_ssh_splice *splice, const struct kb_ssh_exit *exit,
-	const struct kb_err *why, void *arg);
-extern const struct kb_ssh_channel_ops kb_ssh_splice_ops;
-int kb_ssh_splice_create(struct kb_loop *loop, int fd, kb_ssh_splice_fn over, void *arg,
-	struct kb_ssh_splice **ret, struct kb_err *err);
-void kb_ssh_splice_start(struct kb_ssh_splice *splice, struct kb_ssh_channel *ch);
-void kb_ssh_splice_destroy(struct kb_ssh_splice *splice);

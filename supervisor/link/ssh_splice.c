@@ -179,6 +179,13 @@ void kb_ssh_splice_start(struct kb_ssh_splice *sp, struct kb_ssh_channel *ch)
 	watch(sp);
 }
 
+int kb_ssh_splice_release(struct kb_ssh_splice *sp)
+{
+	kb_source_destroy(sp->io);
+	sp->io = NULL;
+	return kb_steal_fd(&sp->fd);
+}
+
 void kb_ssh_splice_destroy(struct kb_ssh_splice *sp)
 {
 	if (!sp)
