@@ -17,13 +17,13 @@
 #include "secrets.h"
 #include "start.h"
 #include "supervisor/base/str.h"
+#include "target.h"
 #include "term.h"
 #include "verbs.h"
 #include "workspace.h"
 
-#define AGENT_DEFAULT	"shell"
-#define MACHINE_DEFAULT "local"
-#define COMMAND_MAX	2 /* words of the default command */
+#define AGENT_DEFAULT "shell"
+#define COMMAND_MAX   2 /* words of the default command */
 
 /* Everything that makes up the request. */
 struct run {
@@ -46,6 +46,7 @@ struct run {
 	struct kb_keys keys;
 	struct kb_run request;
 	struct kb_publish_list ports;
+	struct kb_target target;
 	bool detach, quiet;
 };
 
@@ -61,6 +62,7 @@ static void finish(struct run *run)
 	kb_secrets_finish(&run->secrets);
 	kb_program_needs_finish(&run->needs);
 	kb_registries_finish(&run->registries);
+	kb_target_finish(&run->target);
 	free(run->context);
 }
 
@@ -95,6 +97,10 @@ static int find_rootfs(struct run *run, struct kb_err *err)
 
 	if (!named)
 		return 0;
+	if (!run->target.local) {
+		run->request.rootfs = named;
+		return 0;
+	}
 	if (!realpath(named, run->rootfs) || stat(run->rootfs, &st) < 0) {
 		kb_err_sys(err, errno, "the root file system %s cannot be used", named);
 		return kb_err_hint(err, "name a directory that holds one with --rootfs DIR");
@@ -112,10 +118,20 @@ static void find_cwd(struct run *run)
 {
 	size_t len = strlen(run->workspace);
 
-	run->request.process.cwd = run->workspace;
 	if (getcwd(run->cwd, sizeof(run->cwd)) && !strncmp(run->cwd, run->workspace, len) &&
 		(run->cwd[len] == '/' || !run->cwd[len]))
 		run->request.process.cwd = run->cwd;
+}
+
+/* What is named of a machine is the machine's to check. */
+static int find_workspace(struct run *run, struct kb_err *err)
+{
+	const struct kb_dirs *dirs = &run->policies.dirs;
+	const char *named = kb_args_value(run->args, "workspace");
+
+	return run->target.local
+		       ? kb_workspace_find(named, dirs, run->workspace, err)
+		       : kb_target_workspace(&run->target, named, dirs->home, run->workspace, err);
 }
 
 static int find_places(struct run *run, struct kb_err *err)
@@ -124,20 +140,27 @@ static int find_places(struct run *run, struct kb_err *err)
 	int r = kb_policies_init(&run->policies, err);
 
 	if (r == 0)
-		r = kb_workspace_find(
-			kb_args_value(run->args, "workspace"), dirs, run->workspace, err);
+		r = kb_target_find(&run->target, run->cli, run->args, err);
+	if (r == 0)
+		r = find_workspace(run, err);
 	if (r == 0)
 		r = find_rootfs(run, err);
 	if (r < 0)
 		return r;
-	find_cwd(run);
+	run->request.process.cwd = run->workspace;
+	if (run->target.local)
+		find_cwd(run);
 	kb_registries_init(&run->registries, dirs);
 	run->policies.options.find_hosts = kb_registries_find;
 	run->policies.options.find_hosts_arg = &run->registries;
 	run->policies.options.workspace = run->workspace;
 	run->request.workspace = run->workspace;
-	run->request.home = dirs->home;
-	run->request.user = user_name();
+	run->request.machine = run->target.machine;
+	run->request.transport = run->target.transport;
+	run->request.address = run->target.local ? NULL : run->target.machine;
+	run->request.home = run->target.local ? dirs->home : run->target.home;
+	run->request.user = run->target.local ? user_name() : run->target.user;
+	run->policies.options.home = run->request.home;
 	run->policies.options.user = run->request.user;
 	return 0;
 }
@@ -165,6 +188,8 @@ static int find_program(struct run *run, const char *name, struct kb_err *err)
 		.workspace = run->workspace,
 	};
 
+	if (!run->target.local)
+		return 0;
 	if (run->request.rootfs)
 		return strchr(name, '/') || rootfs_has(run, name) ? 0 : 1;
 	return kb_program_needs_add(&run->needs, &where, name, err);
@@ -212,8 +237,9 @@ static void find_context(struct run *run)
 
 	if (!file)
 		return;
-	run->context = file[0] == '~' ? kb_xprintf("%s%s", run->policies.dirs.home, file + 1)
-				      : kb_xstrdup(file);
+	free(run->context);
+	run->context =
+		file[0] == '~' ? kb_xprintf("%s%s", run->request.home, file + 1) : kb_xstrdup(file);
 	run->request.context = run->context;
 }
 
@@ -223,6 +249,11 @@ static int compile(struct run *run, struct kb_err *err)
 	const char *policy = kb_args_value(run->args, "policy");
 	int r;
 
+	/* Of a first time. */
+	kb_bundle_destroy(KB_STEAL(run->bundle));
+	kb_policy_destroy(KB_STEAL(run->policy));
+	kb_profile_finish(&run->profile);
+	kb_buf_finish(&run->encoded);
 	run->request.agent = agent ? agent : AGENT_DEFAULT;
 	kb_buf_init(&run->encoded, KB_BUNDLE_MAX);
 	/* --policy alone needs no agent's policy beside it. */
@@ -231,7 +262,7 @@ static int compile(struct run *run, struct kb_err *err)
 		    : 0;
 	if (r == 0)
 		r = find_programs(run, err);
-	if (r == 0)
+	if (r == 0 && run->target.local)
 		r = kb_workspace_policy(run->workspace, run->tighten, err);
 	if (r == 0 && run->tighten[0])
 		run->policies.options.tighten = run->tighten;
@@ -275,12 +306,15 @@ static int make_environment(struct run *run, struct kb_err *err)
 	return 0;
 }
 
-/* bash where the user has it, as long as the session sees this machine's own /usr; else sh. */
+/* bash where the user has it, as long as the session sees this machine's own /usr, and in a machine
+ * made from one of our bases; else sh. */
 static const char *default_shell(const struct run *run)
 {
 	const char *shell = getenv("SHELL"), *base = shell ? strrchr(shell, '/') : NULL;
 
-	if (!run->request.rootfs && base && !strcmp(base, "/bash"))
+	if (run->request.rootfs || run->target.remote)
+		return "sh";
+	if (!run->target.local || (base && !strcmp(base, "/bash")))
 		return "bash";
 	return "sh";
 }
@@ -317,6 +351,15 @@ static int open_ports(struct run *run, struct kb_err *err)
 	return r < 0 ? r : kb_publish_listen(&run->ports, err);
 }
 
+static int bring_up(struct run *run, struct kb_err *err)
+{
+	int r = kb_target_ready(&run->target, err);
+
+	return r < 0 ? r
+		     : kb_target_policy(&run->target, run->workspace, run->policies.dirs.runtime,
+			       run->tighten, err);
+}
+
 static int prepare(struct run *run, struct kb_err *err)
 {
 	int r = check_words(run, err);
@@ -325,11 +368,15 @@ static int prepare(struct run *run, struct kb_err *err)
 		r = kb_pump_keys(&run->keys, kb_args_value(run->args, "detach-keys"), err);
 	if (r == 0)
 		r = find_places(run, err);
+	/* Mistakes are told before a machine is brought up for them. */
+	if (r == 0 && !run->target.local)
+		r = compile(run, err);
+	if (r == 0 && !run->target.local)
+		r = bring_up(run, err);
 	if (r == 0)
 		r = compile(run, err);
 	if (r < 0)
 		return r;
-	run->request.machine = MACHINE_DEFAULT;
 	run->request.name = kb_args_value(run->args, "name");
 	run->request.lane = kb_args_value(run->args, "lane");
 	run->request.runtime = kb_args_value(run->args, "runtime");
@@ -368,6 +415,10 @@ static int conclude(struct run *run, struct kb_pump_end *end, struct kb_err *err
 	if (end->detached) {
 		if (!run->quiet)
 			kb_leaving_print(run->cli, end);
+		if (run->target.fresh && !run->quiet)
+			fprintf(stderr, "kbsup: machine %s stays · kbsup vm delete %s\n",
+				run->target.machine, run->target.machine);
+		run->target.stays = true;
 		return KB_EXIT_OK;
 	}
 	if (end->has_session && !run->quiet)
@@ -450,7 +501,21 @@ static const struct kb_option options[] = {
 		.help = "The agent: its policy, and its command where it has one; shell unless "
 			"told "
 			"otherwise"},
+	{.name = "vm",
+		.arg = "M",
+		.kind = KB_KIND_MACHINE,
+		.setting = "machine",
+		.unless = "local",
+		.help = "Run in this machine; it is made, booted or resumed if need be"},
+	{.name = "fresh",
+		.help = "Run in a machine made for this session, a fork of the one named with "
+			"--vm, and delete it at the end"},
 	{.name = "local", .help = "Run on this machine"},
+	{.name = "link",
+		.arg = "LINK",
+		.kind = KB_KIND_WORD,
+		.words = "serial|ssh",
+		.help = "How the machine is reached"},
 	{.name = "workspace",
 		.letter = 'w',
 		.arg = "DIR",

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "supervisor/base/fd.h"
 #include "supervisor/base/str.h"
@@ -99,9 +100,11 @@ int kb_settings_load(struct kb_settings *settings, const struct kb_dirs *dirs, s
 	*settings = (struct kb_settings){0};
 	kb_buf_init(&settings->text, TEXT_MAX);
 	snprintf(settings->path, sizeof(settings->path), "%s/" KB_SETTINGS_FILE, dirs->config);
+	if (access(settings->path, F_OK) < 0 && errno == ENOENT)
+		return 0;
 	r = kb_file_read(settings->path, &settings->text, err);
 	if (r < 0)
-		return r == -KB_ERR_SYSTEM && err->errnum == ENOENT ? 0 : r;
+		return r;
 	if (memchr(kb_buf_data(&settings->text), 0, kb_buf_len(&settings->text))) {
 		kb_err_set(err, KB_ERR_INVALID, "%s is not a text file", settings->path);
 		return kb_err_hint(err, "write one 'NAME = VALUE' a line, or remove it");

@@ -38,32 +38,46 @@ void kb_vm_cli_settle(struct kb_vm_cli *v)
 	v->shown = false;
 }
 
+static void cancelling(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
+}
+
+void kb_vm_cli_unblock(void)
+{
+	sigset_t set;
+
+	cancelling(&set);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err)
 {
 	struct kb_dirs dirs;
-	char machine[PATH_MAX];
+	char machine[PATH_MAX], guest[PATH_MAX], init[PATH_MAX];
 	sigset_t set;
 	int r;
 
 	*v = (struct kb_vm_cli){.cli = cli, .cancel_fd = -1};
 	if ((r = kb_dirs_find(&dirs, err)) < 0 ||
-		(r = kb_program_path("kbsup-machine", machine, err)) < 0)
+		(r = kb_program_path("kbsup-machine", machine, err)) < 0 ||
+		(r = kb_program_path("kbsup-guest", guest, err)) < 0 ||
+		(r = kb_program_path("kbsup-init", init, err)) < 0)
 		return r;
-	char *state KB_FREE = kb_xprintf("%s/vm", dirs.state);
-	char *run KB_FREE = kb_xprintf("%s/vm", dirs.runtime);
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	cancelling(&set);
 	v->cancel_fd = kb_os_signal_open(&set);
 	if (v->cancel_fd < 0)
 		return kb_err_sys(err, errno, "signals cannot be watched");
 	if ((r = kb_dirs_make(dirs.state, err)) < 0 || (r = kb_dirs_make(dirs.runtime, err)) < 0)
 		return r;
-	struct kb_vmctl_config config = {.state_dir = state,
-		.run_dir = run,
+	struct kb_vmctl_config config = {.state_dir = dirs.vm,
+		.run_dir = dirs.vm_run,
 		.machine_program = machine,
+		.guest_program = guest,
+		.init_program = init,
 		.accel = getenv("KBSUP_ACCEL"),
 		.cancel_fd = v->cancel_fd,
 		.progress = progress,

@@ -20,6 +20,8 @@ void kb_vm_cli_close(struct kb_vm_cli *v);
 int kb_vm_stop_named(struct kb_cli *cli, const char *name, bool now, struct kb_err *err);
 /* Wipe the progress line before something else is printed. */
 void kb_vm_cli_settle(struct kb_vm_cli *v);
+/* The signals that cancel operations are somebody else's from now on. */
+void kb_vm_cli_unblock(void);
 
 #define KB_VM_CLI_CLEANUP KB_CLEANUP(kb_vm_cli_close)
 

@@ -248,7 +248,7 @@ static int copy(struct kb_vm_cli *v, const struct kb_vm_ssh *to, const char *her
 {
 	struct kb_cp cp = {.cli = v->cli, .started = kb_now_mono()};
 	struct kb_ssh_target target;
-	struct kb_vm_keys keys = {0};
+	struct kb_ssh_keys keys = {0};
 	int r = kb_loop_create(&cp.loop, err);
 
 	kb_vm_target(v->cli, to, &keys, &target);

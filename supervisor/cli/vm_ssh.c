@@ -33,32 +33,12 @@ struct shell {
 
 /* ---- Whose keys ------------------------------------------------------------------------------ */
 
-void kb_vm_target(struct kb_cli *cli, const struct kb_vm_ssh *to, struct kb_vm_keys *keys,
+void kb_vm_target(struct kb_cli *cli, const struct kb_vm_ssh *to, struct kb_ssh_keys *keys,
 	struct kb_ssh_target *ret)
 {
-	static const char *const names[] = {"id_ed25519", "id_ecdsa"};
-	size_t n = 0;
-
-	*ret = (struct kb_ssh_target){.host = to->host,
-		.port = to->port,
-		.user = to->user,
-		.host_key = to->host_key,
-		.keys = keys->list};
-	if (*to->key) {
-		keys->list[n++] = to->key;
-	} else {
-		ret->agent = getenv("SSH_AUTH_SOCK");
-		if (ret->agent && !*ret->agent)
-			ret->agent = NULL;
-		for (size_t i = 0; i < KB_ARRAY_LEN(names); i++)
-			if (snprintf(keys->path[n], PATH_MAX, "%s/.ssh/%s", cli->home, names[i]) <
-					PATH_MAX &&
-				access(keys->path[n], R_OK) == 0) {
-				keys->list[n] = keys->path[n];
-				n++;
-			}
-	}
-	keys->list[n] = NULL;
+	*ret = (struct kb_ssh_target){
+		.host = to->host, .port = to->port, .user = to->user, .host_key = to->host_key};
+	kb_ssh_keys_find(keys, to->key, cli->home, ret);
 }
 
 /* ---- The two ends ---------------------------------------------------------------------------- */
@@ -321,7 +301,7 @@ static int run_shell(struct kb_vm_cli *v, const struct kb_vm_ssh *to, const char
 		.coming_until = kb_now_mono() + COMING_MS * 1000000ll};
 	struct kb_ssh_exec exec = {.command = command, .tty = s.tty, .term = getenv("TERM")};
 	struct kb_ssh_target target;
-	struct kb_vm_keys keys = {0};
+	struct kb_ssh_keys keys = {0};
 	int r = set_up(&s, v->cancel_fd, err);
 
 	kb_vm_target(v->cli, to, &keys, &target);

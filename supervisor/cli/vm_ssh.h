@@ -1,19 +1,12 @@
 /* Machines over ssh, for the verbs that log in. */
 #pragma once
 
-#include "supervisor/link/ssh.h"
+#include "supervisor/link/ssh_keys.h"
 #include "vm.h"
-
-#define KB_VM_KEYS_MAX 4
-
-struct kb_vm_keys {
-	char path[KB_VM_KEYS_MAX][PATH_MAX];
-	const char *list[KB_VM_KEYS_MAX + 1];
-};
 
 /* Where and with which keys: the machine's own, else an agent's and what lies where ssh looks. *ret
  * points into cli, to and keys. */
-void kb_vm_target(struct kb_cli *cli, const struct kb_vm_ssh *to, struct kb_vm_keys *keys,
+void kb_vm_target(struct kb_cli *cli, const struct kb_vm_ssh *to, struct kb_ssh_keys *keys,
 	struct kb_ssh_target *ret);
 
 /* A suspended machine goes on: it may have been suspended for want of anything to do. */

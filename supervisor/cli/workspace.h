@@ -3,6 +3,7 @@
 
 #include <limits.h>
 
+#include "policy/policy.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/err.h"
 
@@ -12,9 +13,7 @@
 int kb_workspace_find(
 	const char *named, const struct kb_dirs *dirs, char ret[PATH_MAX], struct kb_err *err);
 
-/* A policy that a project brings along. It can only take away from the one that was asked for. */
-#define KB_WORKSPACE_POLICY ".kbsup.policy"
-
-/* Its path, or "" when the workspace has none. Whatever stands there by that name must be a plain
- * file: the workspace is the agent's to write. */
+/* The path of the policy that a project brings along (KB_WORKSPACE_POLICY), which can only take
+ * away from the one that was asked for; "" when the workspace has none. Whatever stands there by
+ * that name must be a plain file: the workspace is the agent's to write. */
 int kb_workspace_policy(const char *workspace, char ret[PATH_MAX], struct kb_err *err);

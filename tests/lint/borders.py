@@ -33,6 +33,7 @@ SHARED = {
     "supervisor/broker/broker.h": ("supervisor/daemon",),
     # The ssh client: shells and connections of the command line.
     "supervisor/link/ssh.h": ("supervisor/cli",),
+    "supervisor/link/ssh_keys.h": ("supervisor/cli",),
     # The control socket's client side.
     "supervisor/daemon/client.h": ("supervisor/cli",),
 }
