@@ -2,7 +2,8 @@
 
 Usage: net_servers.py DIRECTORY. Logs go there (one line per question or connection), and the file
 `ready` appears once everything listens. Certificates are in DIRECTORY/tls, NAME.pem each; git
-repositories in DIRECTORY/git.
+repositories in DIRECTORY/git. KB_WORLD_NAMES has more names for the same servers, KB_WORLD_MODEL the
+folder of a module `model` with more routes.
 """
 import base64
 import os
@@ -34,6 +35,8 @@ NAMES = {
     "expired.test": ["93.184.215.14"],
     "unknown.test": ["93.184.215.14"],
 }
+# Names of services that a test stands in for.
+NAMES.update({name: ["93.184.215.14"] for name in os.environ.get("KB_WORLD_NAMES", "").split()})
 
 
 def log(name, line):
@@ -213,6 +216,12 @@ def packages(http, rest):
 
 routes = [("/big/", big), ("/reflect", reflect), ("/dribble", dribble), ("/seen/", seen),
           ("/redirect/", redirect), ("/switch", switch), ("/git/", git), ("/packages/", packages)]
+
+
+if os.environ.get("KB_WORLD_MODEL"):
+    sys.path.insert(0, os.environ["KB_WORLD_MODEL"])
+    import model
+    routes = model.routes + routes
 
 
 class Tls(Threads):

@@ -58,7 +58,8 @@ world_certificates() {
     mkdir "$KB_WORLD/tls"
     world_authority authority
     world_authority stranger
-    for name in ok.test front.test api.test git.test packages.test other.test; do
+    for name in ok.test front.test api.test git.test packages.test other.test \
+        ${KB_WORLD_NAMES:-}; do
         world_certificate $name authority 30
     done
     world_certificate wrong.test authority 30 other-name.test
