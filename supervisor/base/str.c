@@ -276,28 +276,36 @@ bool kb_parse_u64(const char *text, uint64_t *ret)
 
 #define KB_CLOSEST_MAX 64
 
-/* Levenshtein distance, one row. */
+static bool same_letter(char a, char b)
+{
+	return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
+/* Letters missing, too many, wrong, or two of them swapped (optimal string alignment): three rows.
+ */
 static size_t distance(const char *a, const char *b)
 {
-	size_t la = strlen(a), lb = strlen(b), row[KB_CLOSEST_MAX + 1];
+	size_t la = strlen(a), lb = strlen(b), rows[3][KB_CLOSEST_MAX + 1];
 
 	if (la > KB_CLOSEST_MAX || lb > KB_CLOSEST_MAX)
 		return KB_CLOSEST_MAX;
 	for (size_t j = 0; j <= lb; j++)
-		row[j] = j;
+		rows[0][j] = j;
 	for (size_t i = 1; i <= la; i++) {
-		size_t diag = row[0];
+		const size_t *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+		size_t *row = rows[i % 3];
 
 		row[0] = i;
 		for (size_t j = 1; j <= lb; j++) {
-			size_t cost = diag + (tolower((unsigned char)a[i - 1]) !=
-						     tolower((unsigned char)b[j - 1]));
+			size_t wrong = last[j - 1] + !same_letter(a[i - 1], b[j - 1]);
 
-			diag = row[j];
-			row[j] = KB_MIN(KB_MIN(row[j] + 1, row[j - 1] + 1), cost);
+			row[j] = KB_MIN(KB_MIN(last[j] + 1, row[j - 1] + 1), wrong);
+			if (i > 1 && j > 1 && same_letter(a[i - 1], b[j - 2]) &&
+				same_letter(a[i - 2], b[j - 1]))
+				row[j] = KB_MIN(row[j], before[j - 2] + 1);
 		}
 	}
-	return row[lb];
+	return rows[la % 3][lb];
 }
 
 const char *kb_closest(const char *word, const char *const *candidates, size_t n)

@@ -60,7 +60,7 @@ world_certificates() {
     world_authority stranger
     for name in ok.test front.test api.test git.test packages.test other.test \
         ${KB_WORLD_NAMES:-}; do
-        world_certificate $name authority 30
+        world_certificate "$name" authority 30
     done
     world_certificate wrong.test authority 30 other-name.test
     world_certificate expired.test authority 0

@@ -438,7 +438,7 @@ static void test_workspace_in_home(void **state)
 	KB_FREE char *secret = kb_asprintf("%s/home/secret", f->dir);
 	struct fl_start start = {.workspace = path,
 		.home = home,
-		.argv = SHELL("touch ~/mine here && ls -A ~ && ls ~/code")};
+		.argv = SHELL("touch ~/mine here && ls ~ && ls ~/code")};
 	struct fl_result r;
 
 	fixture_mkdir(f, home);
