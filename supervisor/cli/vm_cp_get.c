@@ -129,7 +129,8 @@ static void on_entry(const char *name, const struct kb_ssh_attrs *attrs, void *a
 
 		l->cap = l->cap ? 2 * l->cap : 64;
 		more = kb_xcalloc(l->cap, sizeof(*more));
-		memcpy(more, l->list, l->n * sizeof(*more));
+		if (l->n)
+			memcpy(more, l->list, l->n * sizeof(*more));
 		free(l->list);
 		l->list = more;
 	}
