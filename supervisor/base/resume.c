@@ -1,6 +1,6 @@
 /* Positions in the two directions:
  *
- *	out:  acked ≤ sent ≤ acked + length of `out`, and one more once the end is sent
+ *	out:  acked ≤ sent ≤ reached ≤ acked + length of `out`, and one more once the end is sent
  *	in:   told ≤ handed ≤ received
  *
  * `out` holds the bytes from `acked` on, sent or not; `in` those from `handed` to `received`. A new
@@ -28,6 +28,7 @@ struct kb_resume {
 	struct kb_carrier *carrier; /* NULL: none */
 	struct kb_buf out, in;
 	uint64_t acked, sent;
+	uint64_t reached; /* the most that was ever sent: what the peer can have */
 	uint64_t received, handed, told;
 	bool out_end;  /* the local side ended: so does the stream, behind the bytes of `out` */
 	bool out_over; /* … and the peer knows */
@@ -47,9 +48,9 @@ bool kb_resume_is_carried(const struct kb_resume *r)
 	return r->carrier != NULL;
 }
 
-uint64_t kb_resume_received(const struct kb_resume *r)
+uint64_t kb_resume_handed(const struct kb_resume *r)
 {
-	return r->received;
+	return r->handed;
 }
 
 uint64_t kb_resume_peer_has(const struct kb_resume *r)
@@ -109,10 +110,13 @@ static void send_out(struct kb_resume *r)
 		if (!send_packet(r, KB_RESUME_DATA, r->sent, kb_buf_data(&r->out) + at, len))
 			return;
 		r->sent += len;
+		r->reached = KB_MAX(r->reached, r->sent);
 	}
 	if (r->out_end && !r->out_over && r->sent == out_last(r) &&
-		send_packet(r, KB_RESUME_FIN, r->sent, NULL, 0))
+		send_packet(r, KB_RESUME_FIN, r->sent, NULL, 0)) {
 		r->sent++;
+		r->reached = KB_MAX(r->reached, r->sent);
+	}
 }
 
 static void read_local(struct kb_resume *r)
@@ -136,11 +140,13 @@ static bool take_ack(struct kb_resume *r, uint64_t offset)
 {
 	uint64_t last = out_last(r);
 
-	if (offset < r->acked || offset > last + r->out_end)
+	if (offset < r->acked || offset > r->reached)
 		return false;
 	r->out_over = offset > last;
 	kb_buf_consume(&r->out, (size_t)(KB_MIN(offset, last) - r->acked));
 	r->acked = KB_MIN(offset, last);
+	/* Sent over an earlier carrier, and not again over this one yet. */
+	r->sent = KB_MAX(r->sent, offset);
 	if (r->out_over && r->in_over)
 		tell_later(r);
 	return true;

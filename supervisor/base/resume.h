@@ -14,7 +14,7 @@
  *	PING	as ACK, and wants one back
  *
  * Who dials, who answers, and how long one waits for another carrier, is decided above: both sides
- * of the handshake tell what they have received, then kb_resume_carry() goes on from there.
+ * of the handshake tell what they have handed on, then kb_resume_carry() goes on from there.
  */
 #pragma once
 
@@ -60,8 +60,8 @@ int kb_resume_create(struct kb_loop *loop, int fd, const struct kb_resume_ops *o
 	struct kb_resume **ret, struct kb_err *err);
 /* Closes everything at once. Allowed in any callback. NULL is fine. */
 void kb_resume_destroy(struct kb_resume *resume);
-/* What to tell the peer in the handshake. */
-uint64_t kb_resume_received(const struct kb_resume *resume);
+/* What to tell the peer in the handshake: what it need not keep. */
+uint64_t kb_resume_handed(const struct kb_resume *resume);
 /* What the peer is known to have. */
 uint64_t kb_resume_peer_has(const struct kb_resume *resume);
 /* Go on over this carrier (taken) from where the peer is; one it had is dropped. KB_ERR_INVALID

@@ -237,7 +237,7 @@ static bool answer(struct front *f, struct kb_carrier *carrier, const Kb__LinkSy
 	ack.verdict = verdict;
 	ack.build = (char *)kb_build_id();
 	if (verdict == KB_RESUME_GOES_ON)
-		packet.offset = kb_resume_received(f->stream);
+		packet.offset = kb_resume_handed(f->stream);
 	if (kb__link_syn_ack__get_packed_size(&ack) > sizeof(bytes))
 		return false;
 	packet.data = bytes;

@@ -68,7 +68,7 @@ static bool send_syn(struct kb_lasting *l)
 	Kb__LinkSyn syn = KB__LINK_SYN__INIT;
 	uint8_t bytes[256];
 	struct kb_packet packet = {
-		.kind = KB_RESUME_SYN, .offset = kb_resume_received(l->resume), .data = bytes};
+		.kind = KB_RESUME_SYN, .offset = kb_resume_handed(l->resume), .data = bytes};
 
 	syn.nonce = (ProtobufCBinaryData){KB_RESUME_ID, l->nonce};
 	syn.link = (ProtobufCBinaryData){KB_RESUME_ID, l->link};
