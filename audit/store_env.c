@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "proto/store.pb-c.h"
 #include "store.h"
@@ -172,11 +171,7 @@ static int open_env(struct kb_env *env, bool writer, struct kb_err *err)
 	return r < 0 ? r : open_tables(env, writer, err);
 }
 
-/* A reader may come while the writer is still making the store, whose tables all appear at once. */
-#define NEW_STORE_WAIT_MS 20
-#define NEW_STORE_WAITS	  50
-
-static int open_once(const char *dir, bool writer, struct kb_env *ret, struct kb_err *err)
+int kb_env_open(const char *dir, bool writer, struct kb_env *ret, struct kb_err *err)
 {
 	struct kb_env env = {.dir = strdup(dir)};
 	int r;
@@ -190,22 +185,6 @@ static int open_once(const char *dir, bool writer, struct kb_env *ret, struct kb
 	}
 	*ret = env;
 	return 0;
-}
-
-int kb_env_open(const char *dir, bool writer, struct kb_env *ret, struct kb_err *err)
-{
-	const struct timespec pause = {.tv_nsec = NEW_STORE_WAIT_MS * 1000000L};
-	KB_FREE char *lock = kb_asprintf("%s/writer.lock", dir);
-	int r = open_once(dir, writer, ret, err);
-
-	if (!lock)
-		return kb_err_nomem(err);
-	for (int i = 0; r == -KB_ERR_NOTFOUND && i < NEW_STORE_WAITS && access(lock, F_OK) == 0;
-		i++) {
-		nanosleep(&pause, NULL);
-		r = open_once(dir, writer, ret, err);
-	}
-	return r;
 }
 
 void kb_env_close(struct kb_env *env)

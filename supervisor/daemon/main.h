@@ -79,6 +79,8 @@ struct kb_role_process {
 	struct kb_place *place;	  /* link: of which machine */
 	struct kb_conn *conn;	  /* reader: who asked, and with which request */
 	uint32_t request;
+	ProtobufCBinaryData question; /* reader: not yet handed over, see peers.c; owned */
+	int out_fd;		      /* reader: goes with the question, owned; -1: none */
 };
 
 /* args: what the role is told on its command line besides, NULL-terminated; NULL: nothing. */

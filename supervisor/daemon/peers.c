@@ -1,5 +1,7 @@
 /* store and readers as main knows them: what they say, what their loss means, and how they come
  * back. For links see places.c. */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,8 @@ void kb_peers_respawn(struct kb_main *m, unsigned failures)
 
 /* ---- store ----------------------------------------------------------------------------------- */
 
+static void ask_held(struct kb_main *m);
+
 static void store_up(struct kb_role_process *p)
 {
 	struct kb_main *m = p->main;
@@ -85,6 +89,7 @@ static void store_up(struct kb_role_process *p)
 	TAILQ_FOREACH(place, &m->places, entry)
 		if (kb_place_ready(place))
 			kb_peers_tell(m, place, true, KB_EV_READY, NULL);
+	ask_held(m);
 }
 
 static int on_store_ready(struct kb_role_process *p, const Kb__Role__StoreReady *msg)
@@ -180,6 +185,7 @@ static void store_gone(struct kb_role_process *p, const struct kb_err *why)
 		m->failures++;
 		kb_peers_tell(m, NULL, true, KB_EV_FAILED, why);
 	}
+	ask_held(m);
 	kb_peers_respawn(m, m->failures);
 }
 
@@ -232,33 +238,73 @@ static void reader_gone(struct kb_role_process *p, const struct kb_err *why)
 static const struct kb_process_kind reader_kind = {
 	"reader", KB_SPAWN_PDEATHSIG, reader_message, reader_gone};
 
-int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskRequest *ask, int fd,
-	struct kb_err *err)
+/* A reader opens the store read-only: it can only be asked once the store process has made, or
+ * mended, what there is to read. When that process failed the reader says what is wrong itself. */
+static bool store_is_settled(const struct kb_main *m)
+{
+	return !m->store || m->store->state == KB_PROCESS_UP;
+}
+
+static int ask(struct kb_role_process *p, struct kb_err *err)
 {
 	Kb__Role__ToReader msg = KB__ROLE__TO_READER__INIT;
+	int r;
+
+	msg.request = p->question;
+	r = kb_process_send(p, &msg.base, p->out_fd, err);
+	kb_close(&p->out_fd);
+	free(p->question.data);
+	p->question = (ProtobufCBinaryData){0};
+	return r;
+}
+
+static void ask_held(struct kb_main *m)
+{
+	struct kb_role_process *p;
+	struct kb_err err;
+
+	TAILQ_FOREACH(p, &m->processes, entry)
+		if (p->question.data && ask(p, &err) < 0)
+			kb_log_error("%s", err.msg); /* it is gone: reader_gone answers */
+}
+
+static int keep_question(struct kb_role_process *p, const Kb__Control__AskRequest *question, int fd,
+	struct kb_err *err)
+{
+	size_t len = kb__control__ask_request__get_packed_size(question);
+
+	p->out_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (p->out_fd < 0)
+		return kb_err_sys(err, errno, "keeping where the answer goes");
+	p->question.data = malloc(len + 1);
+	if (!p->question.data)
+		return kb_err_nomem(err);
+	p->question.len = kb__control__ask_request__pack(question, p->question.data);
+	return 0;
+}
+
+int kb_peers_ask(struct kb_conn *conn, uint32_t request, const Kb__Control__AskRequest *question,
+	int fd, struct kb_err *err)
+{
 	struct kb_role_process *p = NULL;
 	int r;
 
 	if (conn->watches >= KB_WATCHES_MAX)
 		return kb_err_set(
 			err, KB_ERR_LIMIT, "more than %d requests are waiting", KB_WATCHES_MAX);
-	msg.request.len = kb__control__ask_request__get_packed_size(ask);
-	msg.request.data = malloc(msg.request.len + 1);
-	if (!msg.request.data)
-		return kb_err_nomem(err);
-	kb__control__ask_request__pack(ask, msg.request.data);
 	r = kb_process_start(conn->main, &reader_kind, NULL, &p, err);
-	if (r == 0) {
-		p->state = KB_PROCESS_UP;
-		p->conn = conn;
-		p->request = request;
-		conn->watches++;
-		r = kb_process_send(p, &msg.base, fd, err);
+	if (r < 0)
+		return r;
+	p->state = KB_PROCESS_UP;
+	r = keep_question(p, question, fd, err);
+	if (r == 0 && store_is_settled(conn->main))
+		r = ask(p, err);
+	if (r < 0) {
+		kb_process_close(p);
+		return r;
 	}
-	if (r < 0 && p) {
-		p->conn = NULL;
-		conn->watches--;
-	}
-	free(msg.request.data);
-	return r;
+	p->conn = conn;
+	p->request = request;
+	conn->watches++;
+	return 0;
 }

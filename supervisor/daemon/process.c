@@ -42,6 +42,8 @@ static void gone_if_whole(struct kb_role_process *p)
 	TAILQ_REMOVE(&m->processes, p, entry);
 	p->kind->gone(p, &why);
 	kb_source_destroy(p->timer);
+	kb_close(&p->out_fd);
+	free(p->question.data);
 	free(p);
 	kb_main_check(m);
 }
@@ -129,8 +131,11 @@ int kb_process_start(struct kb_main *m, const struct kb_process_kind *kind, cons
 
 	if (!p)
 		return kb_err_nomem(err);
-	*p = (struct kb_role_process){
-		.main = m, .kind = kind, .number = ++m->last_number, .started = kb_now_mono()};
+	*p = (struct kb_role_process){.main = m,
+		.kind = kind,
+		.number = ++m->last_number,
+		.started = kb_now_mono(),
+		.out_fd = -1};
 	r = kb_loop_timer(m->loop, on_linger, p, &p->timer, err);
 	if (r == 0)
 		r = kb_fd_socketpair(false, pair, err);

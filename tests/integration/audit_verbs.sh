@@ -77,7 +77,11 @@ verified() {
     # Somebody takes the record away: what is left does not fit what was signed.
     stop_supervisor
     rm -r "$XDG_STATE_HOME/kbsup/store"
+    # Nor is it asked for before the store is there again, which here takes its time.
+    mkdir -m 700 "$XDG_STATE_HOME/kbsup/store"
+    flock "$XDG_STATE_HOME/kbsup/store/writer.lock" sleep 2 &
     run kbsup audit verify all
+    wait $!
     expect_status 1
     expect_out 'the whole session has been removed'
 }
