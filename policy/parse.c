@@ -216,17 +216,24 @@ static int parse_modifiers(struct kb_parser *ps, struct kb_stmt *stmt, const str
 	return 0;
 }
 
+/* A number in its place is an error too: it would differ from one architecture to the next. */
+static bool looks_like_errno(const struct kb_token *token)
+{
+	return token->kind == KB_TOK_WORD &&
+	       (token->text[0] == 'E' || token->text[strspn(token->text, "0123456789")] == '\0');
+}
+
 /* An optional errno after deny. */
 int kb_parse_errno(struct kb_parser *ps, struct kb_stmt *stmt, int fallback)
 {
 	const struct kb_token *token = kb_parse_peek(ps);
 
 	stmt->errnum = fallback;
-	if (token->kind != KB_TOK_WORD || token->text[0] != 'E')
+	if (!looks_like_errno(token))
 		return 0;
 	stmt->errnum = kb_errno_parse(token->text);
 	if (!stmt->errnum) {
-		kb_diag_error(ps->diags, token->pos, "'%s' is not an error number", token->text);
+		kb_diag_error(ps->diags, token->pos, "'%s' is no error's name", token->text);
 		kb_diag_hint(ps->diags, "for example EPERM, EACCES, ENOSYS");
 		return 1;
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs inside a session and tries what is known to have led out of other sandboxes; prints one JSON
 object: what was tried → null when it worked, else the errno's name (or what was found).
-usage: escapes.py WORKSPACE HOST-PATH..."""
+usage: escapes.py WORKSPACE HOST-PATH... | escapes.py --changes PROTECTED-FOLDER"""
 import ctypes
 import errno
 import json
@@ -111,6 +111,48 @@ def read_by_spelling(workspace, path):
     return tried
 
 
+AT = -100
+WRITE, CREATE = os.O_WRONLY, os.O_WRONLY | os.O_CREAT
+CHANGES = {  # call: its numbers, and how it would change the file f, or the folder d that holds it
+    "open": (2, None, "f", WRITE), "creat": (85, None, "f", 0o644), "openat": (257, 56, AT, "f", WRITE),
+    "openat2": (437, 437, AT, "f", "how", 24), "open new": (2, None, "d/new", CREATE, 0o644),
+    "openat new": (257, 56, AT, "d/new", CREATE, 0o644), "truncate": (76, 45, "f", 0),
+    "unlink": (87, None, "f"), "unlinkat": (263, 35, AT, "f", 0), "rmdir": (84, None, "d"),
+    "rename": (82, None, "f", "gone"), "renameat": (264, None, AT, "f", AT, "gone"),
+    "renameat2": (316, 276, AT, "f", AT, "gone", 0), "rename onto": (82, None, "other", "f"),
+    "renameat2 exchange": (316, 276, AT, "other", AT, "f", 2), "rename into": (82, None, "other", "d/new"),
+    "link into": (86, None, "other", "d/new"), "linkat into": (265, 37, AT, "other", AT, "d/new", 0),
+    "link out": (86, None, "f", "alias"), "linkat out": (265, 37, AT, "f", AT, "alias", 0),
+    "symlink": (88, None, "other", "d/new"), "symlinkat": (266, 36, "other", AT, "d/new"),
+    "mkdir": (83, None, "d/new", 0o755), "mkdirat": (258, 34, AT, "d/new", 0o755),
+    "mknod": (133, None, "d/new", stat.S_IFIFO | 0o644, 0),
+    "mknodat": (259, 33, AT, "d/new", stat.S_IFIFO | 0o644, 0),
+    "chmod": (90, None, "f", 0o777), "fchmodat": (268, 53, AT, "f", 0o777),
+    "fchmodat2": (452, 452, AT, "f", 0o777, 0), "chown": (92, None, "f", 7, 7),
+    "lchown": (94, None, "f", 7, 7), "fchownat": (260, 54, AT, "f", 7, 7, 0),
+    "utime": (132, None, "f", None), "utimes": (235, None, "f", None),
+    "futimesat": (261, None, AT, "f", None), "utimensat": (280, 88, AT, "f", None, 0),
+    "setxattr": (188, 5, "f", "user.x", b"x", 1, 0), "lsetxattr": (189, 6, "f", "user.x", b"x", 1, 0),
+}
+
+
+def changes(guarded):
+    """Every call that changes a name, a file or its attributes, tried on what is protected."""
+    how = ctypes.create_string_buffer(WRITE.to_bytes(8, sys.byteorder) + bytes(16))
+    places = {"f": guarded + "/file", "d": guarded, "d/new": guarded + "/new"}
+    tried = {}
+    for name, (*numbers, first, second) in ((n, (*c[:2], c[2], c[3:])) for n, c in CHANGES.items()):
+        if numbers[COLUMN] is None:
+            continue
+        with open("other", "w") as f:
+            f.write("other")
+        args = [how if a == "how" else places.get(a, a).encode() if isinstance(a, str) else
+                a if a is None or isinstance(a, bytes) else ctypes.c_long(a) for a in (first, *second)]
+        tried[name] = None if libc.syscall(ctypes.c_long(numbers[COLUMN]), *args) >= 0 \
+            else name_of(ctypes.get_errno())
+    return tried
+
+
 def proc_writes():
     return {path: attempt(write, path, "x") for path in (
         "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/modprobe",
@@ -125,6 +167,9 @@ def shell(command):
 
 
 def main():
+    if sys.argv[1] == "--changes":
+        json.dump(changes(sys.argv[2]), sys.stdout)
+        return
     workspace, paths = sys.argv[1], sys.argv[2:]
     status = open("/proc/self/status").read()
     json.dump({

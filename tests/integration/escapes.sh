@@ -14,6 +14,7 @@ cp "$TESTS/integration/escapes.py" "$WS/"
 cc -O1 -pthread -o "$WS/escapes" "$TESTS/integration/escapes.c" || { echo 'Bail out! the probes do not compile'; exit 1; }
 cp "$WS/escapes" "$WORK/escapes"
 echo 'public' >"$WS/public"
+printf 'policy p version 1 extends shell, project { }\n' >"$WORK/project.policy"
 
 LANES=notify
 [ "$(id -u)" -ne 0 ] || ! kbsup run --lane bpf --workspace "$WS" -- true >/dev/null 2>&1 || LANES='notify bpf'
@@ -186,7 +187,6 @@ protected_files_stay() { # 1, 2, 5
     mkdir -p "$WS/repo/.git/hooks" "$WS/repo/vendor/s/.git/hooks" "$WS/repo/.husky"
     echo '[core]' >"$WS/repo/.git/config"
     echo 'plain' >"$WS/repo/.envrc"
-    printf 'policy p version 1 extends shell, project { }\n' >"$WORK/project.policy"
     run kbsup run --workspace "$WS/repo" --policy "$WORK/project.policy" --name planter -- sh -c '
         for f in .git/hooks/pre-commit vendor/s/.git/hooks/post-checkout .git/config .envrc .husky/x; do
             echo x 2>/dev/null >$f && echo "wrote $f"
@@ -197,6 +197,29 @@ plain"
     expect_equal "$(find "$WS/repo/.git/hooks" "$WS/repo/vendor/s/.git/hooks" -type f)" '' 'planted hooks'
     for path in .git/hooks/pre-commit vendor/s/.git/hooks/post-checkout .git/config .envrc; do
         recorded planter "path = $WS/repo/$path and decision = denied"
+    done
+}
+
+# One word of a policy holds against every call that means the same, the old and the newest ones.
+no_other_call_changes_it() {
+    local guarded=$WS/repo2/.git/hooks before call
+    rm -rf "$WS/repo2"
+    mkdir -p "$guarded" "$WS/repo2/plain"
+    echo mine | tee "$guarded/file" >"$WS/repo2/plain/file"
+    cp "$WS/escapes.py" "$WS/repo2/"
+    session -- "$PYTHON" repo2/escapes.py --changes "$WS/repo2/plain"
+    expect_equal "$(json 'sum(e is None for e in d.values()) >= 10' <"$WORK/stdout")" True 'calls that work elsewhere'
+    before=$(stat -c '%n %i %a %u %s %Y' "$guarded" "$guarded"/*)
+    kbsup run --lane "$LANE" --workspace "$WS/repo2" --policy "$WORK/project.policy" --name "changes-$LANE" -- \
+        "$PYTHON" escapes.py --changes "$guarded" >"$WORK/stdout" 2>"$WORK/stderr" </dev/null ||
+        fail 'the calls were not made'
+    expect_equal "$(json '[c for c, e in d.items() if e is None]' <"$WORK/stdout")" '' 'calls that worked'
+    expect_equal "$(json 'len(d) >= 20' <"$WORK/stdout")" True 'calls that were made'
+    expect_equal "$(stat -c '%n %i %a %u %s %Y' "$guarded" "$guarded"/*)" "$before" 'what is protected'
+    expect_equal "$(cat "$guarded/file")" mine
+    for call in openat openat2 truncate unlinkat renameat2 linkat symlinkat mkdirat mknodat fchmodat fchownat \
+        $([ "$(uname -m)" != x86_64 ] || echo open creat unlink rename link symlink mkdir chmod chown); do
+        recorded "changes-$LANE" "syscall = $call and outcome = failed"
     done
 }
 
@@ -365,6 +388,7 @@ for LANE in $LANES; do
     tap "$LANE: 26 a name that flips while it is looked at opens nothing" names_that_flip_open_nothing
     tap "$LANE: 27 what the collector cannot read is refused" what_cannot_be_read_is_refused
     tap "$LANE: 28 no other spelling of a path opens it" no_spelling_opens
+    tap "$LANE: 1 no other call changes what is protected" no_other_call_changes_it
     tap "$LANE: a terminal takes nothing from inside" terminal_takes_nothing_from_inside
 done
 tap '1, 2, 5 hooks and settings that the host would run stay as they are' protected_files_stay

@@ -18,9 +18,12 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "policy/tables.h"
+#include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
 #include "tests/policy/support.h"
 
@@ -345,6 +348,81 @@ static void ordinary_work(void **state)
 		assert_int_equal(result(works[i]), 0);
 }
 
+/* ---- What the kernel needs is never taken, not even by a policy that denies everything
+ * ------------ */
+
+/* Comes back from a handler (rt_sigreturn), goes on sleeping after a stop (restart_syscall), ends a
+ * thread (exit) and the process (exit_group); the caller stops it meanwhile. */
+static int works_without_rules(void)
+{
+	struct timespec tenth = {.tv_nsec = 300000000};
+
+	while (!caught)
+		; /* the timer was set before the filter */
+	return raw(SYS_nanosleep, (long)&tenth, (long)&tenth, 0, 0);
+}
+
+static void mandatory_calls_stay(void **state)
+{
+	const struct itimerval soon = {.it_value = {.tv_usec = 20000}};
+	struct kb_bundle *bundle = test_compile("policy t {\n default deny ENOSYS record none\n"
+						" syscall nanosleep allow\n}\n",
+		"bare.policy", NULL);
+	struct kb_program program = test_emit(bundle, kb_arch_native(), KB_EMIT_PLAIN);
+	int status = 0;
+	pid_t pid;
+
+	(void)state;
+	caught = 0;
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGALRM, on_signal);
+		setitimer(ITIMER_REAL, &soon, NULL);
+		_exit(install(&program, 0) ? BAD : works_without_rules());
+	}
+	usleep(150000); /* well within its sleep: the stop is what makes the call restart */
+	kill(pid, SIGSTOP);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	kill(pid, SIGCONT);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	kb_program_finish(&program);
+	kb_bundle_destroy(bundle);
+}
+
+/* ---- Errors ---------------------------------------------------------------------------------- */
+
+static int getppid_errno(void)
+{
+	return raw(SYS_getppid, 0, 0, 0, 0);
+}
+
+/* The kernel takes 16 bits and means 12 of them: only names go in, and each comes out as itself. */
+static void every_errno_arrives(void **state)
+{
+	unsigned tried = 0;
+
+	(void)state;
+	for (int errnum = 1; errnum < 4096; errnum++) {
+		KB_FREE char *text = NULL;
+		struct kb_bundle *bundle;
+		struct kb_program program;
+
+		if (!kb_errno_name(errnum))
+			continue;
+		text = kb_asprintf("policy t extends shell {\n syscall getppid deny %s\n}\n",
+			kb_errno_name(errnum));
+		bundle = test_compile(text, "errno.policy", NULL);
+		program = test_emit(bundle, kb_arch_native(), KB_EMIT_PLAIN);
+		assert_int_equal(WEXITSTATUS(run_under(&program, getppid_errno)), errnum);
+		kb_program_finish(&program);
+		kb_bundle_destroy(bundle);
+		tried++;
+	}
+	assert_true(tried >= 40);
+}
+
 /* ---- Kill takes the whole process ------------------------------------------------------------ */
 
 static void *thread_kill(void *arg)
@@ -425,6 +503,8 @@ int main(void)
 		cmocka_unit_test(denials),
 		cmocka_unit_test(foreign_abi_is_killed),
 		cmocka_unit_test(ordinary_work),
+		cmocka_unit_test(mandatory_calls_stay),
+		cmocka_unit_test(every_errno_arrives),
 		cmocka_unit_test(kill_is_for_the_process),
 		cmocka_unit_test(kernel_takes_the_notify_program),
 	};
