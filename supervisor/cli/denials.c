@@ -209,8 +209,7 @@ static void print_kind(
 		fprintf(out, "        %s%s%s\n", kb_tone(view->colour, KB_TONE_DIM), kind->who,
 			kb_tone_end(view->colour, KB_TONE_DIM));
 	if (kind->remedy)
-		fprintf(out, "        to allow it for this agent:  %s reason \"…\"   %s\n",
-			kind->remedy, place);
+		fprintf(out, "        to allow it for this agent:  %s   %s\n", kind->remedy, place);
 }
 
 void kb_denials_render(const struct kb_denials_view *view, const json_t *records, FILE *out)

@@ -191,6 +191,26 @@ records_are_explained() {
     expect_status 2
 }
 
+# The line offered with a denial, put into a policy that extends the session's, allows what was denied.
+offered_lines_allow() {
+    local seq line offered=0
+    mkdir -p "$HOME/.ssh"
+    echo key >"$HOME/.ssh/id"
+    echo text >"$HOME/other"
+    run kbsup run --workspace "$WS" --name offers -- sh -c '
+        cat "$1/other" "$1/.ssh/id" "$2/data/in/1"; echo x >/usr/x; unshare -U true; mount -t tmpfs x /tmp
+        python3 -c "import ctypes; ctypes.CDLL(None).syscall(250, 0, -3, 0)"' sh "$HOME" "$WORK"
+    kbsup audit query offers 'decision = denied' --json >"$WORK/offers.jsonl"
+    while IFS=$'\t' read -r seq line; do
+        printf 'policy offered version 1 extends shell {\n    %s\n}\n' "${line//…/a test}" >"$WORK/offered.policy"
+        run kbsup policy explain "$WORK/offered.policy" --record "offers:$seq"
+        expect_status 0
+        case $out in *$'\nallowed by '*) ;; *) fail "not allowed by: $line" ;; esac
+        offered=$((offered + 1))
+    done < <(json '["%d\t%s" % (r["seq"], r["remedy"]) for r in L if "remedy" in r]' <"$WORK/offers.jsonl")
+    [ "$offered" -ge 6 ] || fail "only $offered lines were offered"
+}
+
 words_are_checked() {
     run kbsup policy replay work1
     expect_status 2
@@ -215,5 +235,6 @@ tap 'what was not seen stays denied' misbehaviour_is_denied
 tap 'a clone, a build and an install run again under what was learned' real_work_is_learned
 tap 'replay says what the policy then denies' replay_is_exact
 tap 'a record is explained, by its own policy and by another' records_are_explained
+tap 'the line that is offered with a denial allows it' offered_lines_allow
 tap 'mistakes are named' words_are_checked
 tap_end
