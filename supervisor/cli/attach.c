@@ -19,7 +19,7 @@ static int conclude(struct kb_cli *cli, struct kb_connection *connection, struct
 		return KB_EXIT_OK;
 	}
 	if (end->has_session) {
-		kb_closing_print(cli, connection, &end->session);
+		kb_closing_print(cli, connection, &end->session, NULL);
 		kb_session_finish(&end->session);
 	}
 	if (end->output_errnum && status == 0)

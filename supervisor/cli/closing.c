@@ -134,14 +134,14 @@ static void print_what(const struct kb_session *s)
 }
 
 void kb_closing_print(const struct kb_cli *cli, struct kb_connection *connection,
-	const struct kb_session *session)
+	const struct kb_session *session, const char *policy)
 {
 	struct kb_denials_view view = {
 		.cli = cli,
 		.colour = cli->err_colour,
 		.columns = cli->err_columns,
 		.session = session->id,
-		.agent = session->agent,
+		.policy = policy ? policy : session->agent,
 		.config = kb_client_dirs(connection->client)->config,
 	};
 

@@ -17,8 +17,8 @@ struct kb_opening {
 
 void kb_opening_print(const struct kb_cli *cli, const struct kb_opening *opening,
 	const struct kb_started *started);
-/* The session ended. Asks for its denials. */
+/* The session ended. Asks for its denials. policy: the word of --policy; NULL: the agent's. */
 void kb_closing_print(const struct kb_cli *cli, struct kb_connection *connection,
-	const struct kb_session *session);
+	const struct kb_session *session, const char *policy);
 /* The user left, and how to come back. */
 void kb_leaving_print(const struct kb_cli *cli, const struct kb_pump_end *end);

@@ -164,15 +164,18 @@ static void add(struct kinds *kinds, struct kind kind)
 
 /* ---- Printing -------------------------------------------------------------------------------- */
 
-/* Where the line would go: the user's own policy of that agent, or one still to be written. */
+/* Where the line would go: the policy that was named, the user's own of that agent, or one still to
+ * be written. */
 static char *place_of(const struct kb_denials_view *view)
 {
-	char *file KB_FREE = kb_xprintf("%s/%s.policy", view->config, view->agent);
+	char *file KB_FREE = kb_xprintf("%s/%s.policy", view->config, view->policy);
 	char *shown KB_FREE = kb_format_path(view->cli, file);
 
 	if (access(file, R_OK) == 0)
 		return kb_xprintf("in %s", shown);
-	return kb_xprintf("in a policy of yours that extends %s", view->agent);
+	if (strpbrk(view->policy, "./"))
+		return kb_xprintf("in %s", view->policy);
+	return kb_xprintf("in a policy of yours that extends %s", view->policy);
 }
 
 /* The rule as far as the line has room for it: lists of paths can be long. */

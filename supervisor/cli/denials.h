@@ -11,8 +11,8 @@ struct kb_denials_view {
 	bool colour;
 	unsigned columns;    /* 0: lines may be as long as they are */
 	const char *session; /* id */
-	const char *agent;
-	const char *config; /* directory of the user's policies */
+	const char *policy;  /* the session's: a name, or a file */
+	const char *config;  /* directory of the user's policies */
 };
 
 /* Asks the store and prints to out. */

@@ -422,7 +422,8 @@ static int conclude(struct run *run, struct kb_pump_end *end, struct kb_err *err
 		return KB_EXIT_OK;
 	}
 	if (end->has_session && !run->quiet)
-		kb_closing_print(run->cli, &run->connection, &end->session);
+		kb_closing_print(run->cli, &run->connection, &end->session,
+			kb_args_value(run->args, "policy"));
 	if (end->output_errnum && status == 0)
 		return kb_err_sys(err, end->output_errnum, "the output could not be written");
 	return status;
