@@ -55,10 +55,45 @@ starts() { # agent, command, words of a first prompt
     no_unexpected_denials "$agent-start"
 }
 
+# The set of what was denied to a session; names of processes and temporary files, which differ from one
+# start to the next, as N.
+denials() {
+    kbsup audit query "$1" 'decision = denied' --json |
+        json '["%s %s" % (r.get("syscall"), r.get("path") or r.get("host") or r.get("ip") or "") for r in L]' |
+        sed 's/[0-9a-f-]\{4,\}/N/g' | sort -u
+}
+
+# What the start needed becomes a policy under which it starts again, and no more than that.
+start_is_learned() { # agent, command, words of a first prompt
+    local agent=$1 policy=$WORK/$1-learned.policy known what
+    shift
+    PATH=$cache/$agent/node_modules/.bin:$PATH
+    export PATH
+    run kbsup policy learn "$agent-start" --name "$agent-learned" -o "$policy"
+    expect_status 0
+    run kbsup policy check "$policy"
+    expect_status 0
+    run timeout -k 5 60 "$BIN/kbsup" run --workspace "$WS" --name "$agent-again" --agent "$agent" --policy "$policy" -- "$@"
+    [ "$status" -lt 124 ] || [ "$status" = 124 ] || fail "ended by a signal: $status"
+    expect_equal "$(comm -13 <(denials "$agent-start") <(denials "$agent-again"))" '' 'newly denied'
+    # shellcheck disable=SC2016 # for the shell of the session
+    run kbsup run --workspace "$WS" --name "$agent-astray" --agent "$agent" --policy "$policy" -- sh -c '
+        cat ~/.ssh/id_ed25519; echo x >.git/hooks/pre-commit; cat "$1"' sh "$WORK/private"
+    known=$(denials "$agent-astray")
+    for what in .ssh/id_N .git/hooks/pre-commit private; do
+        case $known in *"$what"*) ;; *) fail "not denied: $what" ;; esac
+    done
+}
+
+mkdir -p "$HOME/.ssh" "$WS/.git/hooks"
+echo key >"$HOME/.ssh/id_ed25519"
+echo private >"$WORK/private"
 while read -r agent command prompt; do
     tap "$agent: --version" says "$agent" "$command" --version .
     tap "$agent: --help" says "$agent" "$command" --help "$command"
     # shellcheck disable=SC2086 # words
     tap "$agent: starts" starts "$agent" "$command" $prompt
+    # shellcheck disable=SC2086 # words
+    tap "$agent: its start is learned" start_is_learned "$agent" "$command" $prompt
 done < <(agents)
 tap_end
