@@ -101,4 +101,12 @@ def responses(http, rest):
          "response": dict(response, status="completed", output=[item], usage=usage)}])
 
 
-routes = [("/v1/messages", messages), ("/v1/responses", responses), ("/responses", responses)]
+# ---- For an agent that is a script --------------------------------------------------------------------
+
+def following(http, rest):
+    """The next command as plain text; nothing when all are done."""
+    todo, at = steps(), int(http.headers.get("x-step", 0))
+    http.answer(todo[at] if at < len(todo) else "")
+
+
+routes = [("/v1/next", following), ("/v1/messages", messages), ("/v1/responses", responses), ("/responses", responses)]
