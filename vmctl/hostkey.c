@@ -121,3 +121,55 @@ int kb_hostkey_new(const char *comment, char **ret_private, char **ret_public, s
 	*ret_public = KB_STEAL(public);
 	return 0;
 }
+
+/* The bytes that the base64 text at *text (up to a space, or the armour's last line) stands for. */
+static int decode(const char *text, uint8_t ret[FILE_MAX])
+{
+	EVP_ENCODE_CTX *ctx = EVP_ENCODE_CTX_new();
+	int len = 0, rest = 0;
+	size_t size = strcspn(text, " -");
+	bool good = ctx && size < FILE_MAX;
+
+	if (good) {
+		EVP_DecodeInit(ctx);
+		good = EVP_DecodeUpdate(ctx, ret, &len, (const unsigned char *)text, (int)size) >=
+			       0 &&
+		       EVP_DecodeFinal(ctx, ret + len, &rest) >= 0;
+	}
+	EVP_ENCODE_CTX_free(ctx);
+	return good ? len + rest : -1;
+}
+
+static bool makes(const uint8_t seed[KEY_SIZE], const uint8_t pub[KEY_SIZE])
+{
+	EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, KEY_SIZE);
+	uint8_t made[KEY_SIZE];
+	size_t len = sizeof(made);
+	bool good = key && EVP_PKEY_get_raw_public_key(key, made, &len) &&
+		    memcmp(made, pub, KEY_SIZE) == 0;
+
+	EVP_PKEY_free(key);
+	return good;
+}
+
+bool kb_hostkey_match(const char *private, const char *public)
+{
+	static const char type[] = KEY_TYPE " ", begin[] = "KEY-----\n";
+	uint8_t blob[FILE_MAX], line[FILE_MAX];
+	const char *body = strstr(private, begin);
+	const uint8_t *pub;
+	bool good = false;
+	int n, m;
+
+	if (!body || strncmp(public, type, strlen(type)) != 0)
+		return false;
+	n = decode(body + strlen(begin), blob);
+	m = decode(public + strlen(type), line);
+	pub = line + m - KEY_SIZE;
+	/* The seed stands before the last copy of the public key: put_private(). */
+	for (int at = n - KEY_SIZE; m > KEY_SIZE && at >= KEY_SIZE && !good; at--)
+		if (memcmp(blob + at, pub, KEY_SIZE) == 0)
+			good = makes(blob + at - KEY_SIZE, pub);
+	OPENSSL_cleanse(blob, sizeof(blob));
+	return good;
+}

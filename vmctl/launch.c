@@ -182,8 +182,8 @@ static int forward_ssh(struct kb_machine *m, struct kb_mon *mon, struct kb_err *
 	return r;
 }
 
-/* kbsup's own client key: made once, known to every machine. */
-static int client_key(struct kb_vmctl *vm, char ret_public[TEXT_MAX], struct kb_err *err)
+int kb_machine_client_key(
+	struct kb_vmctl *vm, char ret_public[KB_CLIENT_KEY_MAX], struct kb_err *err)
 {
 	KB_FREE char *private = NULL, *public = NULL;
 	struct kb_buf text KB_BUF_CLEANUP;
@@ -191,7 +191,7 @@ static int client_key(struct kb_vmctl *vm, char ret_public[TEXT_MAX], struct kb_
 	KB_CLOSE int lock = -1;
 	int r;
 
-	kb_buf_init(&text, TEXT_MAX - 1);
+	kb_buf_init(&text, KB_CLIENT_KEY_MAX - 1);
 	if ((r = kb_vm_path(vm, path, err, "%s/client_key.pub", vm->state)) < 0 ||
 		(r = kb_vm_path(vm, secret, err, "%s/client_key", vm->state)) < 0)
 		return r;
@@ -208,7 +208,7 @@ static int client_key(struct kb_vmctl *vm, char ret_public[TEXT_MAX], struct kb_
 	}
 	r = kb_file_read(path, &text, err);
 	if (r == 0)
-		snprintf(ret_public, TEXT_MAX, "%.*s", (int)kb_buf_len(&text),
+		snprintf(ret_public, KB_CLIENT_KEY_MAX, "%.*s", (int)kb_buf_len(&text),
 			(const char *)kb_buf_data(&text));
 	return r;
 }
@@ -237,12 +237,13 @@ static void uuid_format(char ret[37], const char hex[33])
 
 static int identity_request(struct kb_machine *m, json_t **ret, struct kb_err *err)
 {
-	char entropy[2 * ENTROPY_SIZE + 1], boot_hex[33], boot[37], key[TEXT_MAX];
+	char entropy[2 * ENTROPY_SIZE + 1], boot_hex[33], boot[37], key[KB_CLIENT_KEY_MAX];
 	json_t *request;
 	int r;
 
 	if ((r = random_hex(entropy, ENTROPY_SIZE, err)) < 0 ||
-		(r = random_hex(boot_hex, 16, err)) < 0 || (r = client_key(m->vm, key, err)) < 0)
+		(r = random_hex(boot_hex, 16, err)) < 0 ||
+		(r = kb_machine_client_key(m->vm, key, err)) < 0)
 		return r;
 	uuid_format(boot, boot_hex);
 	request = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "op",

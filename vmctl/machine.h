@@ -76,6 +76,10 @@ int kb_machine_run(const struct kb_machine *m, struct kb_machine_paths *buf,
  * and give it its identity (or, with `same`, only the time). */
 int kb_machine_go(
 	struct kb_machine *m, struct kb_mon *mon, int64_t wait_ms, bool same, struct kb_err *err);
+/* kbsup's own client key, STATE/client_key[.pub]: made once, known to every machine. */
+#define KB_CLIENT_KEY_MAX 8192
+int kb_machine_client_key(
+	struct kb_vmctl *vm, char ret_public[KB_CLIENT_KEY_MAX], struct kb_err *err);
 /* Forward 127.0.0.1:*port (0: a free one) to guest_port. */
 int kb_machine_forward(struct kb_mon *mon, unsigned *port, unsigned guest_port, struct kb_err *err);
 /* From its disk. */

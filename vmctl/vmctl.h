@@ -211,3 +211,20 @@ int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], str
 int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
 /* Remove what interrupted operations left. Called by every operation that creates. */
 int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err);
+
+/* ---- whether this host can hold machines ---- */
+
+enum kb_vm_worth { KB_VM_WORKS, KB_VM_WORKS_SOMEHOW, KB_VM_FAILS };
+
+#define KB_VM_TRIAL_MAX 512
+
+struct kb_vm_trial {
+	const char *name;
+	enum kb_vm_worth worth;
+	char detail[KB_VM_TRIAL_MAX]; /* what was tried, and what came of it */
+	char fix[KB_VM_TRIAL_MAX];    /* what to do; "" when nothing is to be done */
+};
+
+/* Try each thing that machines need; fn hears of it at once. Takes some seconds. */
+typedef void (*kb_vm_trial_fn)(const struct kb_vm_trial *trial, void *arg);
+void kb_vmctl_try(struct kb_vmctl *vm, kb_vm_trial_fn fn, void *arg);

@@ -13,9 +13,24 @@
 #include "supervisor/base/fd.h"
 #include "supervisor/base/str.h"
 #include "verbs.h"
+#include "vm.h"
 
 #define SPACE_LOW   (256u << 20) /* bytes free for the store */
 #define NAME_COLUMN 22
+
+/* What a check is for: sessions on this machine, or virtual machines, which those do not need. */
+#define LAYER_SESSIONS "sessions"
+#define LAYER_MACHINES "machines"
+
+/* What the checks so far have come to. */
+struct report {
+	struct kb_cli *cli;
+	json_t *list;
+	bool ok;
+};
+
+static void report_check(
+	struct report *report, const char *name, const char *layer, const struct kb_check *check);
 
 void kb_check_say(struct kb_check *check, enum kb_check_state state, const char *fmt, ...)
 {
@@ -132,6 +147,38 @@ static void check_limits(struct kb_check *check)
 			    "does), or accept it");
 }
 
+/* ---- Machines ---------------------------------------------------------------------------------
+ */
+
+static void on_trial(const struct kb_vm_trial *trial, void *arg)
+{
+	static const enum kb_check_state worths[] = {
+		[KB_VM_WORKS] = KB_CHECK_OK,
+		[KB_VM_WORKS_SOMEHOW] = KB_CHECK_WARNING,
+		[KB_VM_FAILS] = KB_CHECK_FAILED,
+	};
+	struct kb_check check = {0};
+
+	kb_check_say(&check, worths[trial->worth], "%s", trial->detail);
+	kb_check_fix(&check, "%s", trial->fix);
+	report_check(arg, trial->name, LAYER_MACHINES, &check);
+}
+
+static void check_machines(struct report *report)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+	struct kb_check check = {0};
+	struct kb_err err = {0};
+
+	if (kb_vm_cli_open(&v, report->cli, &err) == 0) {
+		v.silent = true;
+		kb_vmctl_try(v.vm, on_trial, report);
+		return;
+	}
+	say_error(&check, &err);
+	report_check(report, "machines", LAYER_MACHINES, &check);
+}
+
 /* ---- The list -------------------------------------------------------------------------------- */
 
 static const struct {
@@ -159,26 +206,38 @@ static const struct {
 static void print_check(const struct kb_cli *cli, const char *name, const struct kb_check *check)
 {
 	char *detail KB_FREE = kb_escape_dup(check->detail, strlen(check->detail));
+	char *fix KB_FREE = kb_escape_dup(check->fix, strlen(check->fix));
 	enum kb_tone tone = states[check->state].tone;
 
 	printf("%s%s%s %-*s %s\n", kb_tone(cli->colour, tone), states[check->state].mark,
 		kb_tone_end(cli->colour, tone), NAME_COLUMN, name, detail ? detail : "");
 	if (*check->fix)
-		printf("  %-*s fix: %s\n", NAME_COLUMN, "", check->fix);
+		printf("  %-*s fix: %s\n", NAME_COLUMN, "", fix ? fix : "");
 	fflush(stdout);
 }
 
-static json_t *check_json(const char *name, const struct kb_check *check)
+static json_t *check_json(const char *name, const char *layer, const struct kb_check *check)
 {
-	return json_pack("{s:s, s:s, s:o, s:o}", "name", name, "state", states[check->state].word,
-		"detail", kb_json_of(check->detail, strlen(check->detail)), "fix",
+	return json_pack("{s:s, s:s, s:s, s:o, s:o}", "name", name, "for", layer, "state",
+		states[check->state].word, "detail",
+		kb_json_of(check->detail, strlen(check->detail)), "fix",
 		*check->fix ? kb_json_of(check->fix, strlen(check->fix)) : json_null());
+}
+
+static void report_check(
+	struct report *report, const char *name, const char *layer, const struct kb_check *check)
+{
+	if (!strcmp(layer, LAYER_SESSIONS) && check->state == KB_CHECK_FAILED)
+		report->ok = false;
+	if (report->cli->json)
+		json_array_append_new(report->list, check_json(name, layer, check));
+	else
+		print_check(report->cli, name, check);
 }
 
 static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
 {
-	json_t *list = json_array();
-	bool ok = true;
+	struct report report = {.cli = cli, .list = json_array(), .ok = true};
 	int r = KB_EXIT_OK;
 
 	for (size_t i = 0; i < KB_ARRAY_LEN(checks); i++) {
@@ -186,24 +245,23 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 			.state = KB_CHECK_FAILED, .detail = "it could not be tried"};
 
 		checks[i].run(&check);
-		ok = ok && check.state != KB_CHECK_FAILED;
-		json_array_append_new(list, check_json(checks[i].name, &check));
-		if (!cli->json)
-			print_check(cli, checks[i].name, &check);
+		report_check(&report, checks[i].name, LAYER_SESSIONS, &check);
 	}
+	check_machines(&report);
 	if (cli->json)
-		r = kb_json_print(cli, json_pack("{s:b, s:O}", "ok", ok, "checks", list), err);
-	json_decref(list);
-	return r < 0 ? r : ok ? KB_EXIT_OK : KB_EXIT_REFUSED;
+		r = kb_json_print(
+			cli, json_pack("{s:b, s:O}", "ok", report.ok, "checks", report.list), err);
+	json_decref(report.list);
+	return r < 0 ? r : report.ok ? KB_EXIT_OK : KB_EXIT_REFUSED;
 }
 
 const struct kb_command kb_cmd_doctor = {
 	.name = "doctor",
 	.group = KB_GROUP_OTHER,
-	.summary = "Prove that this machine can hold sessions, and say how to fix it",
-	.about = "Tries each layer that sessions stand on and says what came of it, with the fix "
-		 "where "
-		 "something is missing. Exits 0 when sessions can run, else 4.",
+	.summary = "Prove that sessions and machines can run here, and say how to fix it",
+	.about = "Tries each layer that sessions and virtual machines stand on and says what came "
+		 "of it, with the fix where something is missing. Exits 0 when sessions can run on "
+		 "this machine, else 4.",
 	.json = true,
 	.man = "kbsup-doctor",
 	.run = run,

@@ -20,6 +20,8 @@ static void progress(const char *step, const char *detail, void *arg)
 	struct kb_vm_cli *v = arg;
 	char line[160];
 
+	if (v->silent)
+		return;
 	kb_escape(line, sizeof(line), detail, strlen(detail));
 	if (v->cli->err_tty && !v->detailed) {
 		fprintf(stderr, "\r\033[K%s%s%s %.60s", kb_tone(v->cli->err_colour, KB_TONE_DIM),

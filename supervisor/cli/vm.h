@@ -11,6 +11,7 @@ struct kb_vm_cli {
 	int cancel_fd;
 	bool shown;    /* a progress line is on the terminal */
 	bool detailed; /* show what programs print, too */
+	bool silent;   /* show no steps */
 };
 
 /* ^C or SIGTERM ends the operation with its work undone. Finish in any case. */

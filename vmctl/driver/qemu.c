@@ -22,7 +22,6 @@
 #define POLL_MS	     2
 #define WORD_MAX     512
 #define WORDS_MAX    96
-#define LONGEST_SOCK "machine.sock"
 #define TAIL_SIZE    256
 
 extern char **environ;
@@ -223,8 +222,10 @@ static int run_dir_make(struct kb_vmctl *vm, const char *id, char dir[PATH_MAX],
 
 	if (r < 0)
 		return r;
-	if (strlen(dir) + sizeof("/" LONGEST_SOCK) > sizeof(((struct sockaddr_un *)0)->sun_path)) {
-		kb_err_set(err, KB_ERR_LIMIT, "%s/" LONGEST_SOCK " is too long for a socket", dir);
+	if (strlen(dir) + sizeof("/" KB_QEMU_LONGEST_SOCK) >
+		sizeof(((struct sockaddr_un *)0)->sun_path)) {
+		kb_err_set(err, KB_ERR_LIMIT,
+			"%s/" KB_QEMU_LONGEST_SOCK " is too long for a socket", dir);
 		return kb_err_hint(err, "set XDG_RUNTIME_DIR to a shorter path");
 	}
 	/* What a dead QEMU left there goes; a living one is never disturbed. */

@@ -39,6 +39,12 @@ int kb_qemu_wait_end(struct kb_vmctl *vm, const char *id, int64_t timeout_ms, st
 /* The version of the QEMU behind a monitor, e.g. "7.2.22". */
 struct kb_mon;
 int kb_qemu_version(struct kb_mon *mon, char ret[32], struct kb_err *err);
+/* Of the sockets in RUN/ID, the one with the longest name. */
+#define KB_QEMU_LONGEST_SOCK "machine.sock"
+
+#define KB_KVM_DEVICE "/dev/kvm"
+/* Whether a probe machine boots with this accelerator, and how long it took. */
+int kb_qemu_boots(struct kb_vmctl *vm, const char *accel, int64_t *ret_ns, struct kb_err *err);
 /* What machines can run on here, tried by booting one: "kvm" or "tcg". */
 const char *kb_qemu_accel(struct kb_vmctl *vm);
 
