@@ -39,6 +39,9 @@ json_t *kb_dir_entries(const char *path);
 /* The process that holds QEMU's pid file at RUN/ID/pid, or 0. */
 pid_t kb_pid_of(struct kb_vmctl *vm, const char *id);
 
+/* The machine of RUN/ID is in use now (idle.c). */
+void kb_run_touch(struct kb_vmctl *vm, const char *id);
+
 /* Connect to RUN/ID/NAME.sock, non-blocking and without waiting: a QEMU that takes no more
  * connections counts as unreachable, too. */
 int kb_run_connect(

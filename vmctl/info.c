@@ -25,6 +25,9 @@ static void say_why(struct kb_vmctl *vm, struct kb_vm_info *info)
 	char path[PATH_MAX];
 	int r = -1;
 
+	if (info->state == KB_VM_SUSPENDED && info->idle_ms)
+		snprintf(info->why, sizeof(info->why), "nobody used it for %lld s",
+			(long long)info->idle_ms / 1000);
 	if (texts[info->state])
 		snprintf(info->why, sizeof(info->why), "%s", texts[info->state]);
 	if (panicked)
@@ -78,6 +81,7 @@ static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struc
 	ret->memory_mib = (unsigned)kb_json_int(json, "memory_mib", 0);
 	ret->cpus = (unsigned)kb_json_int(json, "cpus", 0);
 	ret->created_ns = kb_json_int(json, "created_ns", 0);
+	ret->idle_ms = kb_json_int(json, "idle_ms", 0);
 	ret->pid = kb_pid_of(vm, ret->id);
 	ret->ssh_port = ret->pid > 0 ? (unsigned)kb_json_int(json, "port", 0) : 0;
 	snprintf(ret->host, sizeof(ret->host), "127.0.0.1");

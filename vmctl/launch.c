@@ -314,6 +314,7 @@ int kb_machine_go(
 	if (r < 0)
 		return r;
 	json_object_set_new(m->json, "ready", json_true());
+	json_object_del(m->json, "idle_ms");
 	return kb_machine_save(m, err);
 }
 
@@ -543,6 +544,8 @@ int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm
 	}
 	if (r == 0)
 		r = m.json ? start_existing(&m, spec, &way, err) : start_new(&m, spec, &way, err);
+	if (r == 0)
+		kb_run_touch(vm, m.id);
 	if (r == 0)
 		r = kb_machine_info(vm, m.json, m.dir, ret, err);
 	if (r < 0)

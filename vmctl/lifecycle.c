@@ -229,7 +229,7 @@ static int suspend(struct suspend *s, struct kb_err *err)
 	return r;
 }
 
-static int suspend_locked(struct kb_machine *m, struct kb_err *err)
+int kb_machine_suspend(struct kb_machine *m, struct kb_err *err)
 {
 	struct suspend s = {.m = m};
 	char path[PATH_MAX];
@@ -271,7 +271,7 @@ int kb_vm_suspend(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 			kb_vm_state_name(state));
 		return kb_err_hint(err, "kbsup vm status %s", name);
 	}
-	return suspend_locked(&m, err);
+	return kb_machine_suspend(&m, err);
 }
 
 int kb_vm_resume(struct kb_vmctl *vm, const char *name, struct kb_vm_info *ret, struct kb_err *err)
@@ -334,6 +334,7 @@ int kb_vm_forward(struct kb_vmctl *vm, const char *name, unsigned host_port, uns
 	if (kb_pid_of(vm, m.id) <= 0)
 		return kb_err_set(err, KB_ERR_FAILED, "machine %s is not running", name);
 	*ret_port = host_port;
+	kb_run_touch(vm, m.id);
 	if ((r = kb_mon_open(vm, m.id, "qmp", 0, OPEN_MS, &mon, err)) == 0)
 		r = kb_machine_forward(&mon, ret_port, guest_port, err);
 	kb_mon_close(&mon);
@@ -392,8 +393,10 @@ int kb_vm_exec(struct kb_vmctl *vm, const char *name, const char *const *argv, i
 
 	for (size_t i = 0; argv[i]; i++)
 		json_array_append_new(words, json_string(argv[i]));
-	if (r == 0)
+	if (r == 0) {
+		kb_run_touch(vm, kb_json_str(json, "id", ""));
 		r = kb_agent_open(vm, kb_json_str(json, "id", ""), &agent, err);
+	}
 	if (r < 0) {
 		json_decref(words);
 		return r;

@@ -275,6 +275,7 @@ static int socket_path(
 		return r;
 	if (kb_machine_is_remote(json) || kb_pid_of(vm, id) <= 0)
 		return kb_err_set(err, KB_ERR_FAILED, "machine %s is not running here", name);
+	kb_run_touch(vm, id);
 	if (snprintf(ret, 108, "%s/%s/%s", vm->run, id, file) >= 108)
 		return kb_err_set(err, KB_ERR_LIMIT, "a socket's path is too long");
 	return 0;

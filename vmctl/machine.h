@@ -48,6 +48,8 @@ int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	struct kb_vm_info *ret, struct kb_err *err);
 /* Held while what machines need (bases, layers) is linked or collected; briefly. */
 int kb_machine_gc_lock(struct kb_vmctl *vm, int *ret, struct kb_err *err);
+/* Write its memory to the disk and end it; its lock is held by the caller, and it runs. */
+int kb_machine_suspend(struct kb_machine *m, struct kb_err *err);
 /* Remove a machine's process and files; its lock is held by the caller. */
 int kb_machine_remove(struct kb_machine *m, struct kb_err *err);
 

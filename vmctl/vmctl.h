@@ -129,7 +129,7 @@ struct kb_vm_info {
 	char user[KB_NAME_MAX];
 	unsigned generation;
 	enum kb_vm_state state;
-	char why[160];	   /* what is known of how a bad state came about; foreign text, or "" */
+	char why[160];	   /* what is known of how its state came about; foreign text, or "" */
 	pid_t pid;	   /* of QEMU, or 0 */
 	char host[256];	   /* where ssh_port is */
 	unsigned ssh_port; /* 0 when it has none */
@@ -138,6 +138,7 @@ struct kb_vm_info {
 	char mac[18];
 	unsigned memory_mib, cpus;
 	int64_t created_ns;
+	int64_t idle_ms; /* it was suspended because nobody used it for so long; 0: it was not */
 	uint64_t disk_bytes; /* what the machine alone occupies */
 	uint64_t disk_virtual;
 	uint64_t host_memory; /* resident, shared pages counted in parts; 0 when not running */
@@ -211,6 +212,25 @@ int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], str
 int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
 /* Remove what interrupted operations left. Called by every operation that creates. */
 int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err);
+
+/* ---- machines that nobody uses ---- */
+
+struct kb_vm_idle; /* what is remembered of them from one round to the next */
+struct kb_vm_idle_ops {
+	bool (*has_session)(const char *name, void *arg);
+	/* err: why it could not be; NULL: it is. */
+	void (*suspended)(const char *name, const struct kb_err *err, void *arg);
+};
+int kb_vm_idle_create(struct kb_vmctl *vm, struct kb_vm_idle **ret, struct kb_err *err);
+void kb_vm_idle_destroy(struct kb_vm_idle *idle); /* NULL is fine */
+/* Look at the running machines once; those that were not in use for after_ms are suspended.
+ * *ret_watched: how many still run. The theory is in idle.c. */
+int kb_vm_idle_round(struct kb_vm_idle *idle, int64_t after_ms, const struct kb_vm_idle_ops *ops,
+	void *arg, unsigned *ret_watched, struct kb_err *err);
+/* One process looks at a time: the one that holds this. KB_ERR_TIMEOUT: another one. */
+int kb_vmctl_keeper_lock(struct kb_vmctl *vm, int64_t wait_ms, int *ret, struct kb_err *err);
+/* Machines run, and nobody looks. */
+bool kb_vmctl_keeper_missing(struct kb_vmctl *vm);
 
 /* ---- whether this host can hold machines ---- */
 

@@ -68,6 +68,7 @@ const struct kb_command *const kb_commands[] = {
 	&kb_cmd_version,
 	&kb_cmd_help,
 	&kb_cmd_complete,
+	&kb_cmd_keep,
 	NULL,
 };
 

@@ -65,8 +65,10 @@ static void print_machines(struct kb_cli *cli)
 {
 	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
 
-	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+	if (kb_vm_cli_open(&v, cli, NULL) == 0) {
+		v.unkept = true;
 		kb_vm_list(v.vm, false, print_machine, NULL, NULL);
+	}
 }
 
 static void print_kind(struct kb_cli *cli, const char *kind)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "keeper.h"
 #include "policy/policy.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
@@ -147,6 +148,7 @@ int kb_target_ready(struct kb_target *t, struct kb_err *err)
 	if (r == 0)
 		r = kb_vm_programs(t->vm.vm, t->machine, err);
 	kb_vm_cli_settle(&t->vm);
+	kb_keeper_ensure(&t->vm);
 	kb_vm_cli_unblock();
 	return r;
 }

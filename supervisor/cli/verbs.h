@@ -25,6 +25,7 @@ extern const struct kb_command kb_cmd_doctor;
 extern const struct kb_command kb_cmd_exec;
 extern const struct kb_command kb_cmd_help;
 extern const struct kb_command kb_cmd_isolate;
+extern const struct kb_command kb_cmd_keep;
 extern const struct kb_command kb_cmd_list;
 extern const struct kb_command kb_cmd_logs;
 extern const struct kb_command kb_cmd_policy_check;

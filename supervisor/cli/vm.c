@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "keeper.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/os.h"
 #include "supervisor/base/programs.h"
@@ -90,6 +91,7 @@ int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err)
 void kb_vm_cli_close(struct kb_vm_cli *v)
 {
 	kb_vm_cli_settle(v);
+	kb_keeper_ensure(v);
 	kb_vmctl_close(v->vm);
 	v->vm = NULL;
 	kb_close(&v->cancel_fd);

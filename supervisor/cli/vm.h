@@ -12,6 +12,7 @@ struct kb_vm_cli {
 	bool shown;    /* a progress line is on the terminal */
 	bool detailed; /* show what programs print, too */
 	bool silent;   /* show no steps */
+	bool unkept;   /* start no keeper */
 };
 
 /* ^C or SIGTERM ends the operation with its work undone. Finish in any case. */

@@ -109,6 +109,8 @@ int kb_vm_ssh(struct kb_vmctl *vm, const char *name, struct kb_vm_ssh *ret, stru
 	snprintf(ret->user, sizeof(ret->user), "%s", info.user);
 	ret->port = info.ssh_port;
 	ret->ours = info.state != KB_VM_REMOTE;
+	if (ret->ours)
+		kb_run_touch(vm, info.id);
 	snprintf(ret->host_key, sizeof(ret->host_key), "%.*s",
 		(int)KB_MIN(kb_buf_len(&key), sizeof(ret->host_key) - 1),
 		(const char *)kb_buf_data(&key));
