@@ -12,6 +12,7 @@
 #include "freeze.h"
 #include "image/bundle.h"
 #include "machine.h"
+#include "pool.h"
 #include "programs.h"
 #include "supervisor/base/fd.h"
 
@@ -140,7 +141,7 @@ static int boot_template(struct build *b, struct kb_mon *mon, struct kb_err *err
 		.disk = disk,
 		.ram = ram,
 		.ram_shared = true,
-		.mac = "02:00:00:00:00:01",
+		.mac = KB_TEMPLATE_MAC,
 		.isolated = true};
 	pid_t pid;
 	int r;
@@ -410,7 +411,9 @@ int kb_base_collect(struct kb_vmctl *vm, struct kb_err *err)
 	KB_CLOSE int lock = -1;
 	int r = kb_machine_gc_lock(vm, &lock, err);
 
-	return r < 0 ? r : each_name(vm, "bases", one_base, &each, err);
+	if (r < 0 || (r = kb_pool_prune(vm, err)) < 0)
+		return r;
+	return each_name(vm, "bases", one_base, &each, err);
 }
 
 struct base_list {
@@ -474,7 +477,8 @@ int kb_base_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 	snprintf(lock_name, sizeof(lock_name), "base@%s", name);
 	if (access(dir, F_OK) < 0)
 		r = kb_err_set(err, KB_ERR_NOTFOUND, "there is no base %s", name);
-	else if ((r = one_base(vm, name, &each, err)) == 0)
+	else if ((r = one_base(vm, name, &each, err)) == 0 &&
+		 (r = kb_pool_drop(vm, name, err)) == 0)
 		r = kb_rmtree(dir, err);
 	kb_lock_name_forget(vm, lock_name);
 	return r;

@@ -12,6 +12,9 @@ struct kb_base {
 	bool frozen;
 };
 
+/* What the network device has while it is a template; each fork is given its own. */
+#define KB_TEMPLATE_MAC "02:00:00:00:00:01"
+
 void kb_base_finish(struct kb_base *base);
 /* The current generation of `name`; NULL: "default", or the only base there is. */
 int kb_base_current(struct kb_vmctl *vm, const char *name, struct kb_base *ret, struct kb_err *err);

@@ -6,6 +6,7 @@
 #include "driver/qemu.h"
 #include "files.h"
 #include "machine.h"
+#include "pool.h"
 #include "supervisor/base/fd.h"
 
 #define GC_LOCK "gc@"
@@ -70,7 +71,7 @@ static bool in_tmp(struct kb_vmctl *vm, const char *id)
  * the same holds for disks, which are made under the lock we hold. */
 static int collect_unknown(struct kb_vmctl *vm, struct kb_err *err)
 {
-	KB_JSON json_t *ids = json_object(), *disks = json_object(), *machines = NULL;
+	KB_JSON json_t *ids = kb_pool_ids(vm), *disks = kb_pool_ids(vm), *machines = NULL;
 	KB_JSON json_t *running = kb_dir_entries(vm->run), *files = NULL;
 	struct known known = {.ids = ids, .disks = disks};
 	char path[PATH_MAX];
@@ -101,7 +102,7 @@ int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err)
 	KB_CLOSE int lock = -1;
 	int r = kb_machine_gc_lock(vm, &lock, err);
 
-	if (r < 0 || (r = kb_tmp_collect(vm, err)) < 0)
+	if (r < 0 || (r = kb_tmp_collect(vm, err)) < 0 || (r = kb_pool_prune(vm, err)) < 0)
 		return r;
 	return collect_unknown(vm, err);
 }

@@ -18,6 +18,7 @@
 #include "files.h"
 #include "look.h"
 #include "machine.h"
+#include "pool.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/os.h"
 
@@ -240,12 +241,13 @@ int kb_vmctl_keeper_lock(struct kb_vmctl *vm, int64_t wait_ms, int *ret, struct 
 
 bool kb_vmctl_keeper_missing(struct kb_vmctl *vm)
 {
-	KB_JSON json_t *running = kb_dir_entries(vm->run);
+	KB_JSON json_t *running = kb_dir_entries(vm->run), *pool = kb_pool_ids(vm);
 	const char *id;
 	json_t *unused;
 
 	if (kb_lock_name_held(vm, KEEPER_LOCK))
 		return false;
-	json_object_foreach(running, id, unused) if (kb_pid_of(vm, id) > 0) return true;
+	json_object_foreach(running, id,
+		unused) if (kb_pid_of(vm, id) > 0 && !json_object_get(pool, id)) return true;
 	return false;
 }

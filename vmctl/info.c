@@ -39,7 +39,7 @@ static void say_why(struct kb_vmctl *vm, struct kb_vm_info *info)
 			path, panicked ? "Kernel panic" : NULL, info->why, sizeof(info->why));
 }
 
-static uint64_t process_pss(pid_t pid)
+uint64_t kb_process_memory(pid_t pid)
 {
 	char path[64], line[128];
 	unsigned long long kib = 0;
@@ -85,7 +85,7 @@ static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struc
 	ret->pid = kb_pid_of(vm, ret->id);
 	ret->ssh_port = ret->pid > 0 ? (unsigned)kb_json_int(json, "port", 0) : 0;
 	snprintf(ret->host, sizeof(ret->host), "127.0.0.1");
-	ret->host_memory = ret->pid > 0 ? process_pss(ret->pid) : 0;
+	ret->host_memory = ret->pid > 0 ? kb_process_memory(ret->pid) : 0;
 	ret->disk_bytes = kb_tree_blocks(dir) + kb_tree_blocks(path);
 	ret->disk_virtual = kb_qemu_disk_size(path);
 	return 0;

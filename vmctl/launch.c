@@ -14,6 +14,7 @@
 #include "freeze.h"
 #include "hostkey.h"
 #include "machine.h"
+#include "pool.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
 #include "supervisor/base/os.h"
@@ -425,31 +426,42 @@ static int words_for(struct kb_machine *m, const struct kb_vm_spec *spec,
 	return kb_qemu_shape_words(&shape, ret, err);
 }
 
-static int create(
-	struct kb_machine *m, const struct kb_vm_spec *spec, bool *ret_warm, struct kb_err *err)
+/* Forks in the pool have user networking. */
+static bool from_pool(
+	struct kb_machine *m, const struct kb_vm_spec *spec, char dir[PATH_MAX], int *ret_lock)
+{
+	return !spec->isolated && !spec->bridge && kb_pool_take(m->vm, &m->base, dir, ret_lock);
+}
+
+static int create(struct kb_machine *m, const struct kb_vm_spec *spec, enum kb_vm_way *ret_way,
+	struct kb_err *err)
 {
 	struct kb_machine_new made = {.isolated = spec->isolated, .bridge = spec->bridge};
 	KB_JSON json_t *words = NULL;
 	KB_CLOSE int lock = -1, gc = -1;
 	char dir[PATH_MAX];
 	unsigned memory, cpus;
+	bool warm, taken;
 	int r;
 
 	/* While the base is looked up and the machine put in place, no generation is removed. */
 	if ((r = kb_machine_gc_lock(m->vm, &gc, err)) < 0 ||
-		(r = kb_base_current(m->vm, spec->base, &m->base, err)) < 0 ||
-		(r = kb_tmp_create(m->vm, dir, &lock, err)) < 0)
+		(r = kb_base_current(m->vm, spec->base, &m->base, err)) < 0)
 		return r;
 	memory = (unsigned)kb_json_int(m->base.json, "memory_mib", KB_VM_MEMORY_MIB);
 	cpus = (unsigned)kb_json_int(m->base.json, "cpus", KB_VM_CPUS);
-	made.id = kb_tmp_id(dir);
 	made.memory_mib = spec->memory_mib ? spec->memory_mib : memory;
 	made.cpus = spec->cpus ? spec->cpus : cpus;
-	*ret_warm = m->base.frozen && !spec->cold && made.memory_mib == memory && made.cpus == cpus;
+	warm = m->base.frozen && !spec->cold && made.memory_mib == memory && made.cpus == cpus;
+	taken = warm && from_pool(m, spec, dir, &lock);
+	*ret_way = taken ? KB_VM_TAKEN : warm ? KB_VM_FORKED : KB_VM_BOOTED;
+	if (!taken && (r = kb_tmp_create(m->vm, dir, &lock, err)) < 0)
+		return r;
+	made.id = kb_tmp_id(dir);
 	if ((r = words_for(m, spec, &made, &words, err)) == 0) {
 		/* A base of an older kbsup keeps its own words. */
-		made.words = *ret_warm ? m->base.words : words;
-		r = make_disk(m, made.id, *ret_warm, err);
+		made.words = warm ? m->base.words : words;
+		r = taken ? 0 : make_disk(m, made.id, warm, err);
 	}
 	if (r == 0)
 		r = kb_machine_publish(m, &made, dir, err);
@@ -458,17 +470,47 @@ static int create(
 	return r;
 }
 
+/* It waits, paused. One that does not go on is replaced by a fork of its own. */
+static int name_taken(struct kb_machine *m, enum kb_vm_way *ret_way, struct kb_err *err)
+{
+	char disk[PATH_MAX];
+	struct kb_mon mon = {0};
+	struct kb_err why = {0};
+	int r;
+
+	kb_op_progress(m->vm, "fork", "taking a fork of %s for %s", m->base.name, m->name);
+	r = kb_mon_open(m->vm, m->id, "qmp", 0, OPEN_MS, &mon, &why);
+	if (r == 0)
+		r = kb_machine_go(m, &mon, FORK_MS, false, &why);
+	kb_mon_close(&mon);
+	if (r == 0)
+		return 0;
+	if (m->vm->cancelled) {
+		if (err)
+			*err = why;
+		return r;
+	}
+	*ret_way = KB_VM_FORKED;
+	kb_op_progress(m->vm, "fork", "it does not go on: %s", why.msg);
+	if ((r = kb_qemu_kill(m->vm, m->id, err)) < 0 ||
+		(r = kb_vm_path(m->vm, disk, err, "%s/disks/%s", m->vm->state, m->id)) < 0)
+		return r;
+	unlink(disk);
+	r = make_disk(m, m->id, true, err);
+	return r < 0 ? r : fork_template(m, err);
+}
+
 static int start_new(struct kb_machine *m, const struct kb_vm_spec *spec, enum kb_vm_way *ret_way,
 	struct kb_err *err)
 {
-	bool warm = false;
-	int r = create(m, spec, &warm, err);
+	int r = create(m, spec, ret_way, err);
 
 	if (r < 0)
 		return r;
-	json_object_set_new(m->json, "forked", json_boolean(warm));
-	*ret_way = warm ? KB_VM_FORKED : KB_VM_BOOTED;
-	r = warm ? fork_template(m, err) : kb_machine_boot(m, err);
+	json_object_set_new(m->json, "forked", json_boolean(*ret_way != KB_VM_BOOTED));
+	r = *ret_way == KB_VM_BOOTED  ? kb_machine_boot(m, err)
+	    : *ret_way == KB_VM_TAKEN ? name_taken(m, ret_way, err)
+				      : fork_template(m, err);
 	if (r < 0) {
 		m->vm->shielded++;
 		kb_machine_remove(m, NULL);

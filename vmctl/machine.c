@@ -22,6 +22,7 @@ static const char *const state_names[KB_VM_STATE_MAX_] = {
 	[KB_VM_HUNG] = "hung",
 	[KB_VM_DAMAGED] = "damaged",
 	[KB_VM_REMOTE] = "remote",
+	[KB_VM_READY] = "ready",
 };
 
 const char *kb_vm_state_name(enum kb_vm_state state)
@@ -55,7 +56,8 @@ static void copy_path(char ret[PATH_MAX], const char *path)
 
 static int make_dirs(struct kb_vmctl *vm, struct kb_err *err)
 {
-	static const char *const subs[] = {"", "/bases", "/machines", "/disks", "/locks", "/tmp"};
+	static const char *const subs[] = {
+		"", "/bases", "/machines", "/disks", "/locks", "/pool", "/tmp"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < KB_ARRAY_LEN(subs); i++) {

@@ -36,6 +36,8 @@ bool kb_machine_is_remote(const json_t *json);
 /* The life of a remote machine is not ours: an error. 0 for others, and for none. */
 int kb_machine_refuse_remote(const struct kb_machine *m, struct kb_err *err);
 void kb_machine_remote_info(const json_t *json, struct kb_vm_info *ret);
+/* Of this host's memory, with shared pages counted in parts. */
+uint64_t kb_process_memory(pid_t pid);
 bool kb_machine_has(const struct kb_machine *m, const char *file);
 /* For operations: gives a busy machine some seconds to answer. */
 enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const char *dir);

@@ -12,6 +12,7 @@
  *	STATE/bases/NAME/current	symbolic link to the generation new machines use
  *	STATE/machines/NAME/	machine.json host_key[.pub] [suspended/ | memory/]
  *	STATE/disks/ID		a machine's overlay, or a layer that several build on
+ *	STATE/pool/ID/	a fork that waits for a name; its disk is STATE/disks/ID
  *	STATE/tmp/ID/		what is being made; its lock tells whether somebody still makes it
  *	RUN/ID/			a machine's sockets and the pid file that QEMU keeps locked
  *
@@ -106,6 +107,7 @@ enum kb_vm_state {
 	KB_VM_HUNG,	 /* QEMU runs but does not answer; stop kills it */
 	KB_VM_DAMAGED,	 /* what says what it is cannot be read; delete it */
 	KB_VM_REMOTE,	 /* reached over ssh; its life is not ours */
+	KB_VM_READY,	 /* a fork in the pool */
 	KB_VM_STATE_MAX_,
 };
 const char *kb_vm_state_name(enum kb_vm_state state);
@@ -120,7 +122,13 @@ struct kb_vm_spec {
 };
 
 /* What start and resume did. */
-enum kb_vm_way { KB_VM_RAN, KB_VM_FORKED, KB_VM_BOOTED, KB_VM_RESUMED };
+enum kb_vm_way {
+	KB_VM_RAN,
+	KB_VM_FORKED,
+	KB_VM_TAKEN /* from the pool */,
+	KB_VM_BOOTED,
+	KB_VM_RESUMED
+};
 
 struct kb_vm_info {
 	char name[KB_NAME_MAX];
@@ -155,8 +163,8 @@ struct kb_vm_info {
 	bool forked; /* it was made warm, from the template */
 };
 
-/* Create if missing; fork, boot or resume; give it its identity; wait until it answers. Two at
- * once: one does it, the other waits and finds it running. */
+/* Create if missing; take a fork from the pool, fork, boot or resume; give it its identity; wait
+ * until it answers. Two at once: one does it, the other waits and finds it running. */
 int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm_info *ret,
 	struct kb_err *err);
 /* Ask the guest, then ACPI, then QEMU, then kill: each with its deadline, shown as progress. `now`
@@ -210,6 +218,18 @@ int kb_vm_programs(struct kb_vmctl *vm, const char *name, struct kb_err *err);
 int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
 /* The same for its kbsup-guest: the port of supervisor/guest/front.h. */
 int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
+/* ---- the pool: forks that wait for a name ---- */
+
+#define KB_POOL_PREFIX "pool:" /* no machine's name has a colon */
+
+/* Afterwards `want` forks of the base that machines start from by default are ready for
+ * kb_vm_start(), and no others are there. */
+int kb_vm_pool_fill(struct kb_vmctl *vm, unsigned want, struct kb_err *err);
+/* Whether that would change anything. */
+bool kb_vm_pool_differs(struct kb_vmctl *vm, unsigned want);
+/* Those that are there, as machines named pool:ID. */
+int kb_vm_pool_list(struct kb_vmctl *vm, kb_vm_fn fn, void *arg, struct kb_err *err);
+
 /* Remove what interrupted operations left. Called by every operation that creates. */
 int kb_vmctl_collect_garbage(struct kb_vmctl *vm, struct kb_err *err);
 

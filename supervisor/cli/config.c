@@ -55,6 +55,7 @@ static size_t collect(const struct kb_dirs *dirs, const struct kb_settings *file
 	list[n++] = of_option(file, "runtime", NULL, "the first that works");
 	list[n++] = of_option(file, "detach-keys", "KBSUP_DETACH_KEYS", KB_KEYS_DEFAULT);
 	list[n++] = of_option(file, "idle-suspend", NULL, "never");
+	list[n++] = of_option(file, "pool", NULL, "0");
 	list[n++] = of_variable("log level", "KBSUP_LOG", "warn");
 	list[n++] = of_variable("programs", "KBSUP_LIBEXEC", "beside kbsup");
 	list[n++] = of_place("settings", "XDG_CONFIG_HOME", file->path);

@@ -16,6 +16,8 @@
 #include "verbs.h"
 
 #define IDLE_SETTING "idle-suspend"
+#define POOL_SETTING "pool"
+#define POOL_MAX     32
 #define IDLE_MIN_MS  5000
 #define HANDOVER_MS  2000 /* what a keeper that is leaving takes to go */
 #define ROUND_MIN_MS 1000
@@ -31,6 +33,7 @@ extern char **environ;
 
 struct care {
 	int64_t idle_ms; /* 0: machines are left alone */
+	unsigned pool;	 /* forks that are kept ready */
 };
 
 static int read_idle(const struct kb_settings *settings, struct care *care, struct kb_err *err)
@@ -50,6 +53,20 @@ static int read_idle(const struct kb_settings *settings, struct care *care, stru
 	return 0;
 }
 
+static int read_pool(const struct kb_settings *settings, struct care *care, struct kb_err *err)
+{
+	const char *text = kb_settings_value(settings, POOL_SETTING);
+	uint64_t n = 0;
+
+	if (text && (!kb_parse_u64(text, &n) || n > POOL_MAX)) {
+		kb_err_set(
+			err, KB_ERR_INVALID, "%s: " POOL_SETTING " is '%s'", settings->path, text);
+		return kb_err_hint(err, "a number of forks, at most %d", POOL_MAX);
+	}
+	care->pool = (unsigned)n;
+	return 0;
+}
+
 static int read_care(struct care *care, struct kb_err *err)
 {
 	struct kb_settings settings KB_CLEANUP(kb_settings_finish) = {0};
@@ -59,7 +76,9 @@ static int read_care(struct care *care, struct kb_err *err)
 	*care = (struct care){0};
 	if (r == 0)
 		r = kb_settings_load(&settings, &dirs, err);
-	return r < 0 ? r : read_idle(&settings, care, err);
+	if (r < 0 || (r = read_idle(&settings, care, err)) < 0)
+		return r;
+	return read_pool(&settings, care, err);
 }
 
 /* ---- starting it ------------------------------------------------------------------------------
@@ -109,7 +128,8 @@ void kb_keeper_ensure(struct kb_vm_cli *v)
 		return;
 	if (read_care(&care, &err) < 0)
 		fprintf(stderr, "kbsup: %s (%s)\n", err.msg, err.hint);
-	else if (care.idle_ms && kb_vmctl_keeper_missing(v->vm))
+	else if ((care.idle_ms && kb_vmctl_keeper_missing(v->vm)) ||
+		 kb_vm_pool_differs(v->vm, care.pool))
 		start_keeper();
 }
 
@@ -157,6 +177,15 @@ static bool rest(const struct kb_vm_cli *v, int64_t ms)
 	return poll(&p, 1, (int)KB_MAX(ROUND_MIN_MS, KB_MIN(ms, ROUND_MAX_MS))) == 0;
 }
 
+/* When it cannot be filled, machines are forked as they are started. */
+static void fill(struct kb_vm_cli *v, const struct care *care)
+{
+	struct kb_err err = {0};
+
+	if (kb_vm_pool_differs(v->vm, care->pool) && kb_vm_pool_fill(v->vm, care->pool, &err) < 0)
+		note("the pool cannot be filled", "", &err);
+}
+
 static int keep(struct kb_vm_cli *v, struct kb_vm_idle *idle, struct kb_err *err)
 {
 	unsigned watched = 1;
@@ -167,6 +196,7 @@ static int keep(struct kb_vm_cli *v, struct kb_vm_idle *idle, struct kb_err *err
 	while (r == 0 && (r = read_care(&care, err)) == 0 && care.idle_ms) {
 		struct rounds rounds = {.sessions = kb_sessions_by_machine()};
 
+		fill(v, &care);
 		r = kb_vm_idle_round(idle, care.idle_ms, &idle_ops, &rounds, &watched, err);
 		json_decref(rounds.sessions);
 		if (r < 0 || !watched || !rest(v, care.idle_ms / ROUNDS))
@@ -180,11 +210,16 @@ static int run(struct kb_cli *cli, const struct kb_args *args, struct kb_err *er
 	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
 	struct kb_vm_idle *idle = NULL;
 	KB_CLOSE int lock = -1;
+	struct care care;
 	int r = kb_vm_cli_open(&v, cli, err);
 
 	v.silent = v.unkept = true;
-	if (r < 0)
+	if (r < 0 || (r = read_care(&care, err)) < 0)
 		return r;
+	/* At once, whoever looks after the machines: the next start may follow. */
+	fill(&v, &care);
+	if (!care.idle_ms)
+		return KB_EXIT_OK;
 	/* One that found nothing to do may be about to leave, without having seen what we were
 	 * started for. One that stays needs no second. */
 	r = kb_vmctl_keeper_lock(v.vm, HANDOVER_MS, &lock, err);
@@ -205,6 +240,10 @@ static const struct kb_option options[] = {
 		.arg = "TIME",
 		.setting = IDLE_SETTING,
 		.help = "Suspend machines that nobody used for so long"},
+	{.name = POOL_SETTING,
+		.arg = "N",
+		.setting = POOL_SETTING,
+		.help = "Keep so many forks ready"},
 	{0},
 };
 

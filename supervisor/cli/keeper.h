@@ -1,6 +1,7 @@
-/* The keeper: a process that suspends machines nobody uses. Machines need no supervisor, and this
- * is none: it is started by whatever command finds machines running and no keeper, there is one at
- * a time by a lock, it remembers nothing that matters, and it leaves when there is nothing to do.
+/* The keeper: a process that suspends machines nobody uses, and fills the pool of forks. Machines
+ * need no supervisor, and this is none: it is started by whatever command finds something to do and
+ * nobody doing it, there is one at a time by a lock, it remembers nothing that matters, and it
+ * leaves when all is done.
  */
 #pragma once
 

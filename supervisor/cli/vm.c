@@ -102,6 +102,7 @@ static void say_up(struct kb_vm_cli *v, const struct kb_vm_info *info)
 	static const char *const words[] = {
 		[KB_VM_RAN] = "was running, from",
 		[KB_VM_FORKED] = "forked from",
+		[KB_VM_TAKEN] = "taken from the pool of",
 		[KB_VM_BOOTED] = "booted from",
 		[KB_VM_RESUMED] = "resumed, from",
 	};

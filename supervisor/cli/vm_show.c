@@ -64,6 +64,7 @@ static const struct {
 	[KB_VM_HUNG] = {KB_TONE_BAD, "✗"},
 	[KB_VM_DAMAGED] = {KB_TONE_BAD, "✗"},
 	[KB_VM_REMOTE] = {KB_TONE_NONE, "●"},
+	[KB_VM_READY] = {KB_TONE_DIM, "◌"},
 };
 
 static void memory_cell(struct kb_table *table, const struct kb_vm_info *i)
@@ -133,6 +134,8 @@ static int run_list(struct kb_cli *cli, const struct kb_args *args, struct kb_er
 	rows.sessions = kb_sessions_by_machine();
 	if (r == 0)
 		r = kb_vm_list(v.vm, ASK_LIVE, add_row, &rows, err);
+	if (r == 0)
+		r = kb_vm_pool_list(v.vm, add_row, &rows, err);
 	if (r == 0 && cli->json)
 		r = kb_json_print(cli, json_incref(rows.json), err);
 	else if (r == 0 && rows.n)

@@ -176,6 +176,16 @@ static int console(struct call *c)
 	return r;
 }
 
+static int pool(struct call *c)
+{
+	return kb_vm_pool_fill(c->vm, (unsigned)atoi(arg_at(c, 0)), c->err);
+}
+
+static int pool_list(struct call *c)
+{
+	return kb_vm_pool_list(c->vm, show, NULL, c->err);
+}
+
 static int collect(struct call *c)
 {
 	return kb_vmctl_collect_garbage(c->vm, c->err);
@@ -201,6 +211,8 @@ static const struct {
 	{"exec", exec, 2},
 	{"console", console, 1},
 	{"collect", collect, 0},
+	{"pool", pool, 1},
+	{"pool-list", pool_list, 0},
 };
 
 /* A descriptor that becomes readable with the first SIGINT or SIGTERM: the operation is cancelled
