@@ -103,7 +103,7 @@ int kb_settings_load(struct kb_settings *settings, const struct kb_dirs *dirs, s
 	if (access(settings->path, F_OK) < 0 && errno == ENOENT)
 		return 0;
 	r = kb_file_read(settings->path, &settings->text, err);
-	if (r < 0)
+	if (r < 0 || !kb_buf_len(&settings->text))
 		return r;
 	if (memchr(kb_buf_data(&settings->text), 0, kb_buf_len(&settings->text))) {
 		kb_err_set(err, KB_ERR_INVALID, "%s is not a text file", settings->path);

@@ -126,6 +126,9 @@ settings() {
     local file=$XDG_CONFIG_HOME/kbsup/config
     shown() { kbsup config show --json | json "[s['value'] + ' from ' + s['from'] for s in d if s['setting'] == '$1'][0]"; }
     mkdir -p "$XDG_CONFIG_HOME/kbsup"
+    : >"$file"
+    expect_equal "$(shown lane)" 'auto from default'
+    expect_equal "$(shown pool)" '0 from default'
     printf '# what I want\n\n  lane = notify # the one\nruntime=none-such\ndetach-keys = ctrl-x\n' >"$file"
     expect_equal "$(shown lane)" "notify from $file"
     expect_equal "$(shown agent)" 'shell from default'
