@@ -60,3 +60,6 @@ int kb_os_die_with_parent(pid_t parent);
 const char *kb_os_signal_name(int signo);
 /* Absolute path of the running program. */
 int kb_os_self_path(char *ret, size_t size);
+/* No dump of that process's memory is written from now on; where nobody can say so of another
+ * process, the system's default (none) has to do. */
+int kb_os_forbid_dumps(pid_t pid);

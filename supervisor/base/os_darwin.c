@@ -257,3 +257,9 @@ int kb_os_self_path(char *ret, size_t size)
 	errno = ENAMETOOLONG;
 	return -1;
 }
+
+int kb_os_forbid_dumps(pid_t pid)
+{
+	/* Off unless its user turned them on; only the process itself can change that. */
+	return 0;
+}

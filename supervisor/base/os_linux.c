@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -180,4 +181,12 @@ int kb_os_self_path(char *ret, size_t size)
 	}
 	ret[n] = '\0';
 	return 0;
+}
+
+int kb_os_forbid_dumps(pid_t pid)
+{
+	/* 1, because 0 still allows it where a program takes the dumps; see core(5). */
+	struct rlimit none = {1, 1};
+
+	return prlimit(pid, RLIMIT_CORE, &none, NULL);
 }

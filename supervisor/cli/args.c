@@ -294,8 +294,11 @@ int kb_args_default(
 	struct kb_args *args, const struct kb_option *option, const char *value, struct kb_err *err)
 {
 	const struct parse p = {.args = args, .err = err};
+	int r = add(&p, option, value);
 
-	return add(&p, option, value);
+	if (r == 0)
+		args->given[args->n_given - 1].assumed = true;
+	return r;
 }
 
 void kb_args_finish(struct kb_args *args)
@@ -336,6 +339,16 @@ bool kb_args_has(const struct kb_args *args, const char *name)
 
 	for (size_t g = 0; g < args->n_given; g++)
 		if (args->given[g].option == option)
+			return true;
+	return false;
+}
+
+bool kb_args_given(const struct kb_args *args, const char *name)
+{
+	const struct kb_option *option = known(args, name);
+
+	for (size_t g = 0; g < args->n_given; g++)
+		if (args->given[g].option == option && !args->given[g].assumed)
 			return true;
 	return false;
 }

@@ -14,6 +14,7 @@
 struct kb_arg {
 	const struct kb_option *option;
 	const char *value; /* NULL for a flag */
+	bool assumed;	   /* by kb_args_default() */
 };
 
 /* Points into argv; owns only the arrays. */
@@ -38,6 +39,8 @@ int kb_args_default(struct kb_args *args, const struct kb_option *option, const 
 
 /* The option must be in the command's table: asking for another is a bug and aborts. */
 bool kb_args_has(const struct kb_args *args, const char *name);
+/* The same, on the command line: a setting does not count. */
+bool kb_args_given(const struct kb_args *args, const char *name);
 const char *kb_args_value(const struct kb_args *args, const char *name); /* NULL: not given */
 /* The i-th value of a repeatable option, NULL past the last. */
 const char *kb_args_value_at(const struct kb_args *args, const char *name, size_t i);

@@ -46,23 +46,41 @@ static void install_once(void)
 		sigaction(fatal_signals[i], &action, NULL);
 }
 
-int kb_term_raw(int fd, struct kb_err *err)
+static int change(int fd, void (*how)(struct termios *mode), struct kb_err *err)
 {
-	struct termios raw;
+	struct termios mode;
 
-	if (tcgetattr(fd, &raw) < 0)
+	if (tcgetattr(fd, &mode) < 0)
 		return kb_err_sys(err, errno, "the terminal cannot be asked for its settings");
 	install_once();
-	saved = raw;
+	saved = mode;
 	terminal = fd;
-	cfmakeraw(&raw);
+	how(&mode);
 	/* active first: a signal between the two restores what was there anyway. */
 	active = 1;
-	if (tcsetattr(fd, TCSADRAIN, &raw) < 0) {
+	if (tcsetattr(fd, TCSADRAIN, &mode) < 0) {
 		active = 0;
-		return kb_err_sys(err, errno, "the terminal cannot be put into raw mode");
+		return kb_err_sys(err, errno, "the settings of the terminal cannot be changed");
 	}
 	return 0;
+}
+
+int kb_term_raw(int fd, struct kb_err *err)
+{
+	return change(fd, cfmakeraw, err);
+}
+
+/* Lines, but unseen. Stopping is off: who continues would find the echo on again. */
+static void make_quiet(struct termios *mode)
+{
+	mode->c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
+	mode->c_lflag |= ICANON | ISIG;
+	mode->c_cc[VSUSP] = _POSIX_VDISABLE;
+}
+
+int kb_term_quiet(int fd, struct kb_err *err)
+{
+	return change(fd, make_quiet, err);
 }
 
 bool kb_term_size(int fd, uint32_t *ret_rows, uint32_t *ret_cols)

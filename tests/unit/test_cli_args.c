@@ -147,6 +147,23 @@ static void refuses(void **state)
 	kb_args_finish(&f.args);
 }
 
+/* What settings say has a value like any other, and yet nobody asked for it. */
+static void a_default_is_not_given(void **state)
+{
+	struct fixture f = {0};
+	char none[] = "-d", said[] = "--agent mine";
+
+	assert_int_equal(parse(&f, &run_like, none), 0);
+	assert_int_equal(kb_args_default(&f.args, &options[0], "shell", &f.err), 0);
+	assert_string_equal(kb_args_value(&f.args, "agent"), "shell");
+	assert_true(kb_args_has(&f.args, "agent"));
+	assert_false(kb_args_given(&f.args, "agent"));
+	assert_true(kb_args_given(&f.args, "detach"));
+	assert_int_equal(parse(&f, &run_like, said), 0);
+	assert_true(kb_args_given(&f.args, "agent"));
+	kb_args_finish(&f.args);
+}
+
 static void help_wins_over_what_is_missing(void **state)
 {
 	struct fixture f = {0};
@@ -237,6 +254,7 @@ int main(void)
 		cmocka_unit_test(accepts),
 		cmocka_unit_test(operands_mix_with_options),
 		cmocka_unit_test(refuses),
+		cmocka_unit_test(a_default_is_not_given),
 		cmocka_unit_test(help_wins_over_what_is_missing),
 		cmocka_unit_test(bounds_the_options),
 		cmocka_unit_test(foreign_bytes_are_escaped),
