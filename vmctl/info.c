@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "disk.h"
 #include "driver/qemu.h"
 #include "files.h"
 #include "look.h"
@@ -86,6 +87,8 @@ static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struc
 	ret->ssh_port = ret->pid > 0 ? (unsigned)kb_json_int(json, "port", 0) : 0;
 	snprintf(ret->host, sizeof(ret->host), "127.0.0.1");
 	ret->host_memory = ret->pid > 0 ? kb_process_memory(ret->pid) : 0;
+	if (ret->pid > 0)
+		kb_disks_of(vm, ret->id, ret);
 	ret->disk_bytes = kb_tree_blocks(dir) + kb_tree_blocks(path);
 	ret->disk_virtual = kb_qemu_disk_size(path);
 	return 0;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "agent.h"
+#include "disk.h"
 #include "driver/qemu.h"
 #include "files.h"
 #include "freeze.h"
@@ -111,6 +112,8 @@ static int stop_process(struct kb_machine *m, bool now, struct kb_err *err)
 		r = stages[i].fn(m, &why);
 		if (r == 0 || r == -KB_ERR_CLOSED)
 			r = kb_qemu_wait_end(m->vm, m->id, stages[i].wait_ms, &why);
+		if (r == 0 && stages[i].graceful)
+			kb_disks_ended(m);
 		if (r < 0)
 			kb_op_progress(m->vm, stages[i].step, "%s", why.msg);
 		if (m->vm->cancelled)
@@ -128,7 +131,10 @@ int kb_vm_stop(struct kb_vmctl *vm, const char *name, bool now, struct kb_err *e
 	struct kb_machine m KB_CLEANUP(kb_machine_finish) = {.lock = -1};
 	int r;
 
-	if ((r = kb_machine_lock(vm, name, &m, err)) < 0 || (r = stop_process(&m, now, err)) < 0)
+	if ((r = kb_machine_lock(vm, name, &m, err)) < 0)
+		return r;
+	kb_disks_release(&m, now);
+	if ((r = stop_process(&m, now, err)) < 0)
 		return r;
 	return drop_memory(&m, err);
 }
@@ -148,6 +154,9 @@ int kb_vm_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 		kb_machine_finish(&m);
 		return kb_machine_lock(vm, name, &m, err); /* says so */
 	}
+	if (m.json && !kb_machine_is_remote(m.json))
+		kb_disks_release(&m, true);
+	kb_disks_forget(&m);
 	if ((r = kb_machine_remove(&m, err)) < 0)
 		return r;
 	kb_machine_finish(&m);
@@ -232,6 +241,7 @@ static int suspend(struct suspend *s, struct kb_err *err)
 int kb_machine_suspend(struct kb_machine *m, struct kb_err *err)
 {
 	struct suspend s = {.m = m};
+	struct kb_disks_parked parked;
 	char path[PATH_MAX];
 	KB_CLOSE int lock = -1;
 	int r;
@@ -239,7 +249,10 @@ int kb_machine_suspend(struct kb_machine *m, struct kb_err *err)
 	if ((r = kb_tmp_create(m->vm, s.dir, &lock, err)) < 0)
 		return r;
 	s.id = kb_tmp_id(s.dir);
-	r = suspend(&s, err);
+	r = kb_disks_park(m, &parked, err);
+	if (r == 0 && (r = suspend(&s, err)) < 0)
+		kb_disks_unpark(m, &parked);
+	kb_disks_parked_finish(&parked);
 	kb_mon_close(&s.from);
 	kb_mon_close(&s.to);
 	kb_qemu_kill(m->vm, s.id, NULL);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "disk.h"
 #include "files.h"
 #include "freeze.h"
 #include "machine.h"
@@ -33,6 +34,8 @@ struct live {
 	char before[KB_VM_ID_SIZE * 2];	       /* A */
 	struct kb_mon mon_from, mon_to;
 	bool named, switched; /* the manifest names B; QEMU writes it */
+	struct kb_disks_parked
+		parked; /* the source's encrypted ones, which the fork must not have */
 };
 
 static int name_disk(struct kb_machine *m, const char *disk, const char *layer, struct kb_err *err)
@@ -161,6 +164,8 @@ static int fork_running(struct live *l, int64_t *ret_pause_ns, struct kb_err *er
 	int64_t since = 0;
 	int r;
 
+	if ((r = kb_disks_park(l->from, &l->parked, err)) < 0)
+		return r;
 	kb_op_progress(l->from->vm, "move", "copying the memory of %s", l->from->name);
 	if ((r = prepare_disks(l, err)) < 0 || (r = start_child(l, err)) < 0 ||
 		(r = kb_mon_open(l->from->vm, l->from->id, "qmp", 0, OPEN_MS, &l->mon_from, err)) <
@@ -175,6 +180,7 @@ static int fork_running(struct live *l, int64_t *ret_pause_ns, struct kb_err *er
 	if (r < 0)
 		return r;
 	*ret_pause_ns = kb_now_mono() - since;
+	kb_disks_unpark(l->from, &l->parked);
 	kb_op_progress(l->from->vm, "identity", "parting %s from %s", l->to->name, l->from->name);
 	if ((r = publish_child(l, err)) < 0)
 		return r;
@@ -231,6 +237,7 @@ int kb_vm_fork(struct kb_vmctl *vm, const char *name, const char *new_name, int6
 	kb_mon_close(&l.mon_to);
 	if (r < 0) {
 		undo(&l);
+		kb_disks_unpark(&from, &l.parked);
 		kb_lock_name_forget(vm, new_name);
 		return r;
 	}

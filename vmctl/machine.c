@@ -57,7 +57,7 @@ static void copy_path(char ret[PATH_MAX], const char *path)
 static int make_dirs(struct kb_vmctl *vm, struct kb_err *err)
 {
 	static const char *const subs[] = {
-		"", "/bases", "/machines", "/disks", "/locks", "/pool", "/tmp"};
+		"", "/bases", "/machines", "/disks", "/luks", "/locks", "/pool", "/tmp"};
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < KB_ARRAY_LEN(subs); i++) {

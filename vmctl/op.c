@@ -200,8 +200,8 @@ static int run_status(struct run *run, pid_t pid, const char *name, struct kb_er
 	return kb_err_set(err, KB_ERR_FAILED, "%s failed (%s): %s", name, how, run->last);
 }
 
-int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, int64_t timeout_ms,
-	struct kb_err *err)
+int kb_op_run_input(struct kb_vmctl *vm, const char *step, const char *const *argv, int input,
+	int64_t timeout_ms, struct kb_err *err)
 {
 	struct run run = {.vm = vm, .step = step, .out = -1, .pidfd = -1};
 	char path[PATH_MAX];
@@ -213,12 +213,12 @@ int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, in
 		return r;
 	if (kb_os_pipe(pipes, false) < 0)
 		return kb_err_sys(err, errno, "no pipe");
-	struct kb_spawn_fd fds[] = {{pipes[1], 1}, {pipes[1], 2}};
+	struct kb_spawn_fd fds[] = {{pipes[1], 1}, {pipes[1], 2}, {input, 0}};
 	struct kb_spawn spawn = {.path = path,
 		.argv = argv,
 		.env = (const char *const *)environ,
 		.fds = fds,
-		.n_fds = 2,
+		.n_fds = input >= 0 ? 3 : 2,
 		.flags = KB_SPAWN_SETSID | KB_SPAWN_PDEATHSIG};
 	r = kb_spawn(&spawn, &pid, err);
 	close(pipes[1]);
@@ -233,6 +233,12 @@ int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, in
 	kb_close(&run.out);
 	kb_close(&run.pidfd);
 	return r;
+}
+
+int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, int64_t timeout_ms,
+	struct kb_err *err)
+{
+	return kb_op_run_input(vm, step, argv, -1, timeout_ms, err);
 }
 
 /* ---- JSON files ---- */

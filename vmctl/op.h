@@ -36,6 +36,9 @@ int kb_op_sleep(struct kb_vmctl *vm, int64_t msec, struct kb_err *err);
  * progress under `step` when that is not NULL. An error quotes its last line. */
 int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, int64_t timeout_ms,
 	struct kb_err *err);
+/* The same with a standard input of its own; the caller closes it. */
+int kb_op_run_input(struct kb_vmctl *vm, const char *step, const char *const *argv, int input,
+	int64_t timeout_ms, struct kb_err *err);
 /* The absolute path of a program in PATH. */
 int kb_op_program(const char *name, char ret[PATH_MAX], const char *package, struct kb_err *err);
 

@@ -13,6 +13,7 @@
  *	STATE/machines/NAME/	machine.json host_key[.pub] [suspended/ | memory/]
  *	STATE/disks/ID		a machine's overlay, or a layer that several build on
  *	STATE/pool/ID/	a fork that waits for a name; its disk is STATE/disks/ID
+ *	STATE/luks/NAME/	an encrypted disk: disk.luks key.pem disk.json
  *	STATE/tmp/ID/		what is being made; its lock tells whether somebody still makes it
  *	RUN/ID/			a machine's sockets and the pid file that QEMU keeps locked
  *
@@ -34,6 +35,7 @@ struct kb_vmctl;
 #define KB_VM_MEMORY_MIB 512 /* of a template, and of machines started from it */
 #define KB_VM_CPUS	 2
 #define KB_VM_DISK_BYTES (16ull << 30) /* sparse */
+#define KB_VM_DISKS_MAX	 4	       /* encrypted ones in one machine */
 
 struct kb_vmctl_config {
 	const char *state_dir;	     /* absolute; made when missing */
@@ -149,6 +151,8 @@ struct kb_vm_info {
 	int64_t idle_ms; /* it was suspended because nobody used it for so long; 0: it was not */
 	uint64_t disk_bytes; /* what the machine alone occupies */
 	uint64_t disk_virtual;
+	char disks[KB_VM_DISKS_MAX][KB_NAME_MAX]; /* encrypted ones it has now */
+	unsigned n_disks;
 	uint64_t host_memory; /* resident, shared pages counted in parts; 0 when not running */
 	bool live;	      /* the figures below are there */
 	uint64_t memory_total, memory_available, root_total, root_free;
@@ -216,6 +220,99 @@ int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX
 int kb_vm_programs(struct kb_vmctl *vm, const char *name, struct kb_err *err);
 /* Where to connect for the serial console, into ret (a sockaddr_un's worth). */
 int kb_vm_console_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
+
+/* ---- encrypted disks ----
+ *
+ * The only state that outlives machines: a LUKS volume that one machine at a time has plugged and
+ * mounted. QEMU on the host decrypts it. So neither the passphrase nor any key is ever inside a
+ * machine, where an agent that got out of its session could take it away for good, nor in what is
+ * saved of a machine's memory; a machine that lets the disk go has nothing left to open it with.
+ * What is in a machine while the disk is attached is what is on it: parts of files that were read
+ * may stay in the machine's memory after, until it is reused, and would be saved with it.
+ *
+ * Who has it is told by QEMU's own lock on the volume, which no crash leaves behind; disk.json only
+ * remembers names. A machine is never frozen, suspended or forked with a disk mounted.
+ */
+
+#define KB_DISK_BYTES	  (32ull << 30) /* sparse */
+#define KB_DISK_BYTES_MIN (16ull << 20)
+#define KB_DISK_BYTES_MAX (64ull << 40)
+#define KB_PASSPHRASE_MAX 512
+
+/* Any bytes. Wipe it after use. */
+struct kb_passphrase {
+	char bytes[KB_PASSPHRASE_MAX];
+	size_t len;
+};
+
+enum kb_disk_state {
+	KB_DISK_DETACHED,
+	KB_DISK_ATTACHED,
+	KB_DISK_CHANGING,   /* an operation is at it */
+	KB_DISK_INCOMPLETE, /* an operation was interrupted: attach it there again, or detach it */
+	KB_DISK_UNCLEAN,    /* its machine ended with it; the next attach checks it */
+	KB_DISK_FOREIGN,    /* a program that is no machine of ours has it open */
+	KB_DISK_STATE_MAX_,
+};
+const char *kb_disk_state_name(enum kb_disk_state state);
+
+struct kb_disk_info {
+	char name[KB_NAME_MAX];
+	enum kb_disk_state state;
+	char machine[KB_NAME_MAX]; /* that has it, or had it last; "" when none ever had */
+	bool wanted;		   /* that machine's next start should attach it again */
+	char place[PATH_MAX];	   /* where it is mounted */
+	uint64_t bytes, occupied;  /* its size, and what it takes here */
+	int64_t created_ns;
+	bool live; /* it is mounted, and the figures below are there */
+	uint64_t total, free;
+	bool mended; /* after an attach: its file system was not in order and is now */
+};
+
+struct kb_disk_spec {
+	const char *name;
+	uint64_t bytes;	   /* 0: KB_DISK_BYTES */
+	const char *place; /* absolute; NULL: /mnt/NAME */
+};
+
+struct kb_disk_attach {
+	const char *name, *machine;
+	const struct kb_passphrase *passphrase; /* NULL: it is not known */
+	const char *place;			/* NULL: as created */
+	bool repair;				/* mend what e2fsck would not without being told */
+};
+
+/* What can be said against it before anybody types a passphrase. */
+int kb_disk_may_create(struct kb_vmctl *vm, const struct kb_disk_spec *spec, struct kb_err *err);
+int kb_disk_may_attach(
+	const struct kb_disk_info *disk, const struct kb_vm_info *machine, struct kb_err *err);
+/* It becomes a file system when it is attached first. */
+int kb_disk_create(struct kb_vmctl *vm, const struct kb_disk_spec *spec,
+	const struct kb_passphrase *passphrase, struct kb_err *err);
+/* Plug, check and mount it in a running machine; finishes what an interrupted attach began, and is
+ * done at once where it is attached already (neither needs the passphrase). KB_ERR_INVALID: the
+ * passphrase is wrong, or needed and not given; KB_ERR_EXISTS: somebody else has it. On failure it
+ * is detached. */
+int kb_disk_attach(struct kb_vmctl *vm, const struct kb_disk_attach *spec, struct kb_disk_info *ret,
+	struct kb_err *err);
+/* Unmount and unplug it. Refuses while processes use it, naming them; `now` kills them. Where its
+ * machine has ended there is nothing to do. */
+int kb_disk_detach(struct kb_vmctl *vm, const char *name, bool now, struct kb_err *err);
+/* Another passphrase for the same key. A copy of the old key.pem still opens the disk with the old
+ * one. */
+int kb_disk_passphrase(struct kb_vmctl *vm, const char *name, const struct kb_passphrase *old,
+	const struct kb_passphrase *new, struct kb_err *err);
+/* Only larger, and only while it is detached; the file system follows when it is attached. */
+int kb_disk_grow(struct kb_vmctl *vm, const char *name, uint64_t bytes, struct kb_err *err);
+/* What was on it is gone for good. Refuses while it is in use. */
+int kb_disk_delete(struct kb_vmctl *vm, const char *name, struct kb_err *err);
+/* `live`: ask its machine for figures, never waiting more than a second. */
+int kb_disk_query(struct kb_vmctl *vm, const char *name, bool live, struct kb_disk_info *ret,
+	struct kb_err *err);
+typedef void (*kb_disk_fn)(const struct kb_disk_info *info, void *arg);
+/* All of them, by name. */
+int kb_disk_list(struct kb_vmctl *vm, bool live, kb_disk_fn fn, void *arg, struct kb_err *err);
+
 /* The same for its kbsup-guest: the port of supervisor/guest/front.h. */
 int kb_vm_guest_path(struct kb_vmctl *vm, const char *name, char ret[108], struct kb_err *err);
 /* ---- the pool: forks that wait for a name ---- */

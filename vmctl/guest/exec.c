@@ -187,6 +187,53 @@ static int run_collected(const char *const *argv, const json_t *request, int64_t
 	return 0;
 }
 
+static int exit_code(int status)
+{
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* The last of what was printed, on one line. */
+static void tail_of(const struct kb_buf *buf, char *ret, size_t size)
+{
+	size_t len = kb_buf_len(buf), at = 0;
+	const char *text = (const char *)kb_buf_data(buf);
+	KB_FREE char *line = malloc(len + 1);
+
+	for (size_t i = 0; line && i < len; i++) {
+		bool space = text[i] == '\n' || text[i] == '\t' || text[i] == ' ';
+
+		if (!space)
+			line[at++] = text[i];
+		else if (at > 0 && line[at - 1] != ' ')
+			line[at++] = ' ';
+	}
+	while (at > 0 && line[at - 1] == ' ')
+		at--;
+	text = line ? line + at - KB_MIN(at, size / 2) : "";
+	kb_escape(ret, size, text, line ? KB_MIN(at, size / 2) : 0);
+}
+
+int kbm_capture(const char *const *argv, int64_t timeout_ms, int *ret_status, char *ret_tail,
+	size_t size, struct kb_err *err)
+{
+	struct output outs[2] = {{.fd = -1}, {.fd = -1}};
+	const char *words[ARGS_MAX + 3] = {"env", "--"};
+	int status = 0, r;
+
+	for (size_t i = 0; argv[i] && i < ARGS_MAX; i++)
+		words[i + 2] = argv[i];
+	kb_buf_init(&outs[0].buf, KBM_OUTPUT_MAX);
+	kb_buf_init(&outs[1].buf, KBM_OUTPUT_MAX);
+	r = run_collected(words, NULL, kb_now_mono() + timeout_ms * 1000000, outs, &status, err);
+	*ret_status = exit_code(status);
+	tail_of(kb_buf_len(&outs[1].buf) ? &outs[1].buf : &outs[0].buf, ret_tail, size);
+	for (int i = 0; i < 2; i++) {
+		kb_close(&outs[i].fd);
+		kb_buf_finish(&outs[i].buf);
+	}
+	return r;
+}
+
 static int read_argv(const json_t *request, const char **ret, struct kb_err *err)
 {
 	const json_t *argv = json_object_get(request, "argv");
@@ -225,7 +272,6 @@ int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err)
 		kb_close(&outs[i].fd);
 		kb_buf_finish(&outs[i].buf);
 	}
-	json_object_set_new(reply, "exit",
-		json_integer(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status)));
+	json_object_set_new(reply, "exit", json_integer(exit_code(status)));
 	return r;
 }

@@ -32,6 +32,19 @@ int kbm_stats(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_put(const json_t *request, json_t *reply, struct kb_err *err);
 
+/* The encrypted disk; `serial` names it in all of them, and it is plugged by the host. */
+/* Make it an ext4 file system with `uuid` (hex) and `label`, unless it is that one already. */
+int kbm_disk_format(const json_t *request, json_t *reply, struct kb_err *err);
+/* Check it (mending what is safe to mend; all with `repair`) and mount it at `place`; mounted
+ * already is fine. Answers `mounted` (where), `total`, `free`, `mended` and perhaps `not_grown`
+ * (why the file system is smaller than the disk); or `damaged`, what e2fsck says, and then it is
+ * not mounted. */
+int kbm_disk_open(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_disk_stat(const json_t *request, json_t *reply, struct kb_err *err);
+/* Write it back, unmount it and remove the device; or answer `busy`, who keeps it, and leave it as
+ * it was. With `kill` those are killed. */
+int kbm_disk_close(const json_t *request, json_t *reply, struct kb_err *err);
+
 /* The machine's one network card: a new address for it, and a way out. */
 int kbm_net_up(const json_t *request, struct kb_err *err);
 int kbm_net_down(struct kb_err *err);
@@ -46,6 +59,10 @@ int kbm_net_forget(struct kb_err *err);
 int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err);
 /* Run a program to its end, output discarded; an error unless it exits 0. */
 int kbm_run(const char *const *argv, struct kb_err *err);
+/* Run a program found in PATH to its end, at most timeout_ms: its exit status (128 + a signal's
+ * number), and the end of what it printed, escaped. */
+int kbm_capture(const char *const *argv, int64_t timeout_ms, int *ret_status, char *ret_tail,
+	size_t size, struct kb_err *err);
 /* Start a program and do not wait for it; kbm_reap() collects those that ended. */
 int kbm_start(const char *const *argv, struct kb_err *err);
 void kbm_reap(void);

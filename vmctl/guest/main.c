@@ -50,6 +50,10 @@ static const struct {
 	{"stats", kbm_stats},
 	{"exec", kbm_exec},
 	{"put", kbm_put},
+	{"disk_format", kbm_disk_format},
+	{"disk_open", kbm_disk_open},
+	{"disk_stat", kbm_disk_stat},
+	{"disk_close", kbm_disk_close},
 	{"shutdown", op_shutdown},
 };
 
