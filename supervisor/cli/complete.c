@@ -71,6 +71,19 @@ static void print_machines(struct kb_cli *cli)
 	}
 }
 
+static void print_disk(const struct kb_disk_info *info, void *arg)
+{
+	printf("%s\t%s\n", info->name, kb_disk_state_name(info->state));
+}
+
+static void print_disks(struct kb_cli *cli)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+
+	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+		kb_disk_list(v.vm, false, print_disk, NULL, NULL);
+}
+
 static void print_kind(struct kb_cli *cli, const char *kind)
 {
 	bool both = !strcmp(kind, "running");
@@ -79,6 +92,8 @@ static void print_kind(struct kb_cli *cli, const char *kind)
 		print_sessions(!strcmp(kind, "recorded"));
 	if (both || !strcmp(kind, "machine"))
 		print_machines(cli);
+	if (!strcmp(kind, "disk"))
+		print_disks(cli);
 	if (!strcmp(kind, "agent") || !strcmp(kind, "policy"))
 		print_policies();
 }
@@ -117,7 +132,7 @@ const struct kb_command kb_cmd_complete = {
 			     .min = 1,
 			     .max = 1,
 			     .kind = KB_KIND_WORD,
-			     .words = "session|running|recorded|agent|policy|machine|field"},
+			     .words = "session|running|recorded|agent|policy|machine|disk|field"},
 		{.name = "WORD", .max = KB_MANY}},
 	.hidden = true,
 	.run = run,

@@ -16,6 +16,8 @@ const char *kb_completion_live(enum kb_kind kind)
 		return "recorded";
 	case KB_KIND_MACHINE:
 		return "machine";
+	case KB_KIND_DISK:
+		return "disk";
 	case KB_KIND_AGENT:
 		return "agent";
 	case KB_KIND_POLICY:

@@ -53,6 +53,8 @@ static size_t collect(const struct kb_dirs *dirs, const struct kb_settings *file
 	list[n++] = of_option(file, "machine", NULL, "local");
 	list[n++] = of_option(file, "lane", NULL, "auto");
 	list[n++] = of_option(file, "runtime", NULL, "the first that works");
+	list[n++] = of_option(file, "disk", NULL, "none is attached by a start");
+	list[n++] = of_option(file, "disk-place", NULL, "/mnt/NAME");
 	list[n++] = of_option(file, "detach-keys", "KBSUP_DETACH_KEYS", KB_KEYS_DEFAULT);
 	list[n++] = of_option(file, "idle-suspend", NULL, "never");
 	list[n++] = of_option(file, "pool", NULL, "0");

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "disk.h"
 #include "keeper.h"
 #include "supervisor/base/dirs.h"
 #include "supervisor/base/os.h"
@@ -115,6 +116,28 @@ static void say_up(struct kb_vm_cli *v, const struct kb_vm_info *info)
 	fprintf(stderr, " · console: kbsup vm console %s\n", info->name);
 }
 
+/* Machines get their encrypted disks back unless they are told not to. */
+#define DISK_OPTIONS                                                                               \
+	{.name = "disk",                                                                           \
+		.arg = "NAME",                                                                     \
+		.kind = KB_KIND_DISK,                                                              \
+		.setting = "disk",                                                                 \
+		.unless = "no-disk",                                                               \
+		.help = "Attach this encrypted disk, too"},                                        \
+		{.name = "no-disk", .help = "Attach no encrypted disk"}, KB_PASSPHRASE_OPTION
+
+/* That a machine lacks its disk fails no start, unless the disk was asked for. */
+static int give_disks(
+	struct kb_vm_cli *v, const char *name, const struct kb_args *args, struct kb_err *err)
+{
+	struct kb_disk_start start = {.machine = name,
+		.disk = kb_args_value(args, "disk"),
+		.must = kb_args_given(args, "disk"),
+		.fd = kb_args_value(args, "passphrase-fd")};
+
+	return kb_args_has(args, "no-disk") ? 0 : kb_disk_at_start(v, &start, err);
+}
+
 /* ---- start ----------------------------------------------------------------------------------- */
 
 static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_err *err)
@@ -140,8 +163,8 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 		(r = kb_vm_start(v.vm, &spec, &info, err)) < 0)
 		return r;
 	say_up(&v, &info);
-	if (!kb_args_has(args, "ssh"))
-		return KB_EXIT_OK;
+	if ((r = give_disks(&v, spec.name, args, err)) < 0 || !kb_args_has(args, "ssh"))
+		return r < 0 ? r : KB_EXIT_OK;
 	r = kb_vm_ssh(v.vm, spec.name, &to, err);
 	return r < 0 ? r : kb_vm_shell(&v, &to, NULL, err);
 }
@@ -153,6 +176,7 @@ static const struct kb_option start_options[] = {
 	{.name = "bridged", .help = "Join the host's bridge " DEFAULT_BRIDGE},
 	{.name = "cpus", .arg = "N", .kind = KB_KIND_COUNT, .help = "Processors of a new machine"},
 	{.name = "memory", .arg = "SIZE", .help = "Memory of a new machine, like 2G"},
+	DISK_OPTIONS,
 	{.name = "ssh", .help = "Then open a shell in it"},
 	{0},
 };
@@ -215,9 +239,10 @@ static int resume_one(
 	struct kb_vm_info info;
 	int r = kb_vm_resume(v->vm, name, &info, err);
 
-	if (r == 0)
-		say_up(v, &info);
-	return r;
+	if (r < 0)
+		return r;
+	say_up(v, &info);
+	return give_disks(v, name, args, err);
 }
 
 static int delete_one(
@@ -298,6 +323,8 @@ static const struct kb_option stop_options[] = {
 	{0},
 };
 
+static const struct kb_option resume_options[] = {DISK_OPTIONS, {0}};
+
 static const struct kb_option network_options[] = {
 	{.name = "off", .help = "Back to a way out through this host, and no neighbours"},
 	{0},
@@ -327,7 +354,8 @@ KB_VM_VERB(suspend, "Write machines' memory to the disk and end them",
 	.operands = MACHINES, .run = run_suspend);
 
 KB_VM_VERB(resume, "Let suspended or halted machines go on",
-	.about = "Unlike start, boots and makes nothing.", .operands = MACHINES, .run = run_resume);
+	.about = "Unlike start, boots and makes nothing.", .options = resume_options,
+	.operands = MACHINES, .run = run_resume);
 
 KB_VM_VERB(delete, "End machines and remove all they have",
 	.about = "Ends each machine at once and removes its disk, saved memory and keys.",

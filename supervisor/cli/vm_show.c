@@ -8,6 +8,15 @@
 
 #define ASK_LIVE true
 
+static json_t *disks_json(const struct kb_vm_info *i)
+{
+	json_t *list = json_array();
+
+	for (unsigned n = 0; n < i->n_disks; n++)
+		json_array_append_new(list, json_string(i->disks[n]));
+	return list;
+}
+
 struct rows {
 	struct kb_cli *cli;
 	struct kb_table table;
@@ -43,6 +52,7 @@ static json_t *info_json(const struct kb_vm_info *i, const json_t *sessions)
 	json_object_set_new(one, "address", i->ssh_port ? json_string(address) : json_null());
 	json_object_set_new(one, "mac", json_string(i->mac));
 	json_object_set_new(one, "bridge", *i->bridge ? json_string(i->bridge) : json_null());
+	json_object_set_new(one, "disks", disks_json(i));
 	if (i->live)
 		json_object_set_new(one, "live", live_json(i));
 	return one;
@@ -189,6 +199,8 @@ static void print_ours(const struct kb_vm_info *i)
 	kb_format_size(words, i->disk_bytes);
 	kb_format_size(total, i->disk_virtual);
 	line("disk", "%s of its own, %s inside", words, total);
+	for (unsigned n = 0; n < i->n_disks; n++)
+		line("attached", "disk %s", i->disks[n]);
 	line("size", "%u MiB, %u processors", i->memory_mib, i->cpus);
 	line("network", "%s%s",
 		*i->bridge    ? "bridge "
