@@ -89,20 +89,23 @@ base_make() {
 	base_key >"$VM_CACHE/key"
 }
 
-# Every machine of the cache: its lock makes them this test's.
+# Every machine and disk of the cache: its lock makes them this test's.
 clean() {
 	local m
 	for m in $(vm list 2>/dev/null | awk '{ print $1 }'); do
 		vm delete "$m" >/dev/null 2>&1 || true
 	done
 	vm pool 0 >/dev/null 2>&1 || true
+	for m in $(vm disk-list 2>/dev/null | awk '{ print $1 }'); do
+		vm disk-delete "$m" >/dev/null 2>&1 || true
+	done
 }
 
 # No process, file, lock or socket of a machine remains.
 nothing_left() {
 	local left
 	vm collect
-	left=$(find "$VMTOOL_STATE"/{machines,disks,pool,tmp} "$VMTOOL_RUN" -mindepth 1 -maxdepth 1)
+	left=$(find "$VMTOOL_STATE"/{machines,disks,luks,pool,tmp} "$VMTOOL_RUN" -mindepth 1 -maxdepth 1)
 	same "files left" '' "$left"
 	left=$(find "$VMTOOL_STATE/locks" -mindepth 1 ! -name '*@*')
 	same "locks left" '' "$left"

@@ -191,6 +191,73 @@ static int collect(struct call *c)
 	return kb_vmctl_collect_garbage(c->vm, c->err);
 }
 
+static void show_disk(const struct kb_disk_info *i, void *arg)
+{
+	printf("%s %s machine=%s wanted=%d place=%s bytes=%llu occupied=%llu live=%d total=%llu "
+	       "free=%llu mended=%d\n",
+		i->name, kb_disk_state_name(i->state), *i->machine ? i->machine : "-", i->wanted,
+		i->place, (unsigned long long)i->bytes, (unsigned long long)i->occupied, i->live,
+		(unsigned long long)i->total, (unsigned long long)i->free, i->mended);
+}
+
+/* Its passphrase comes on standard input, up to the end. */
+static const struct kb_passphrase *passphrase(struct call *c)
+{
+	static struct kb_passphrase p;
+	ssize_t n;
+
+	p.len = 0;
+	while (p.len < sizeof(p.bytes) &&
+		(n = read(STDIN_FILENO, p.bytes + p.len, sizeof(p.bytes) - p.len)) > 0)
+		p.len += (size_t)n;
+	return p.len ? &p : NULL;
+}
+
+static int disk_create(struct call *c)
+{
+	struct kb_disk_spec spec = {.name = arg_at(c, 0),
+		.bytes = (uint64_t)atoi(arg_at(c, 1)) << 20,
+		.place = arg_at(c, 2)};
+
+	return kb_disk_create(c->vm, &spec, passphrase(c), c->err);
+}
+
+static int disk_attach(struct call *c)
+{
+	const char *how = arg_at(c, 2);
+	struct kb_disk_attach spec = {.name = arg_at(c, 0),
+		.machine = arg_at(c, 1),
+		.passphrase = passphrase(c),
+		.repair = how && strcmp(how, "repair") == 0,
+		.place = how && *how == '/' ? how : NULL};
+	struct kb_disk_info info;
+	int r = kb_disk_attach(c->vm, &spec, &info, c->err);
+
+	if (r == 0)
+		show_disk(&info, NULL);
+	return r;
+}
+
+static int disk_detach(struct call *c)
+{
+	return kb_disk_detach(c->vm, arg_at(c, 0), arg_at(c, 1) != NULL, c->err);
+}
+
+static int disk_delete(struct call *c)
+{
+	return kb_disk_delete(c->vm, arg_at(c, 0), c->err);
+}
+
+static int disk_grow(struct call *c)
+{
+	return kb_disk_grow(c->vm, arg_at(c, 0), (uint64_t)atoi(arg_at(c, 1)) << 20, c->err);
+}
+
+static int disk_list(struct call *c)
+{
+	return kb_disk_list(c->vm, true, show_disk, NULL, c->err);
+}
+
 static const struct {
 	const char *verb;
 	int (*fn)(struct call *c);
@@ -213,6 +280,12 @@ static const struct {
 	{"collect", collect, 0},
 	{"pool", pool, 1},
 	{"pool-list", pool_list, 0},
+	{"disk-create", disk_create, 2},
+	{"disk-attach", disk_attach, 2},
+	{"disk-detach", disk_detach, 1},
+	{"disk-delete", disk_delete, 1},
+	{"disk-grow", disk_grow, 2},
+	{"disk-list", disk_list, 0},
 };
 
 /* A descriptor that becomes readable with the first SIGINT or SIGTERM: the operation is cancelled
