@@ -1,7 +1,9 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -9,10 +11,11 @@
 #include "supervisor/base/fd.h"
 #include "supervisor/base/os.h"
 
-#define READ_CHUNK    16384
-#define HELLO_MS      150 /* between two hellos */
-#define HELLO_FAST_MS 20  /* between the first ones, for guests that wait already */
-#define HELLO_FAST    5
+#define READ_CHUNK	16384
+#define HELLO_MS	150 /* between two hellos */
+#define HELLO_FAST_MS	20  /* between the first ones, for guests that wait already */
+#define HELLO_FAST	5
+#define FOLLOW_SLACK_MS 10000 /* past a command's own time */
 
 struct pending {
 	struct kb_agent *agent;
@@ -21,6 +24,7 @@ struct pending {
 	size_t out_len;
 	json_int_t id;
 	bool done;
+	struct kb_op_lines *lines; /* for what comes before the answer, or NULL */
 	json_t *ret;
 	struct kb_err err;
 };
@@ -55,6 +59,41 @@ int kb_agent_parse(const char *line, size_t len, json_int_t id, json_t **ret, st
 	return 1;
 }
 
+char *kb_agent_bytes(const char *base64, size_t *ret_len)
+{
+	size_t len = strlen(base64), pad = 0;
+	char *bytes = malloc(len / 4 * 3 + 1);
+	int n;
+
+	if (!bytes)
+		return NULL;
+	while (pad < 2 && pad < len && base64[len - 1 - pad] == '=')
+		pad++;
+	n = EVP_DecodeBlock((unsigned char *)bytes, (const unsigned char *)base64, (int)len);
+	len = n < 0 ? 0 : (size_t)n - KB_MIN(pad, (size_t)n);
+	bytes[len] = '\0';
+	if (ret_len)
+		*ret_len = len;
+	return bytes;
+}
+
+/* A piece of a command's output, ahead of the answer; anything else is the answer. */
+static bool take_part(struct pending *w)
+{
+	const char *text = json_string_value(json_object_get(w->ret, "part"));
+	KB_FREE char *bytes = NULL;
+	size_t len = 0;
+
+	if (!w->lines || !text)
+		return false;
+	bytes = kb_agent_bytes(text, &len);
+	if (bytes)
+		kb_op_lines_take(w->lines, bytes, len);
+	json_decref(w->ret);
+	w->ret = NULL;
+	return true;
+}
+
 static void wait_end(struct pending *w)
 {
 	w->done = true;
@@ -78,7 +117,7 @@ static void take_lines(struct pending *w)
 			return;
 		r = kb_agent_parse(data, (size_t)(end - data), w->id, &w->ret, &why);
 		kb_buf_consume(in, (size_t)(end - data) + 1);
-		if (r == 1 || why.code == KB_ERR_FAILED) {
+		if ((r == 1 && !take_part(w)) || why.code == KB_ERR_FAILED) {
 			w->err = why;
 			wait_end(w);
 		}
@@ -131,10 +170,11 @@ static void on_io(int fd, unsigned events, void *arg)
 		wait_end(w);
 }
 
-static int exchange(struct kb_agent *agent, const char *line, json_int_t id, int64_t timeout_ms,
-	json_t **ret, struct kb_err *err)
+static int exchange(struct kb_agent *agent, const char *line, json_int_t id,
+	struct kb_op_lines *lines, int64_t timeout_ms, json_t **ret, struct kb_err *err)
 {
-	struct pending w = {.agent = agent, .out = line, .out_len = strlen(line), .id = id};
+	struct pending w = {
+		.agent = agent, .out = line, .out_len = strlen(line), .id = id, .lines = lines};
 	int r = kb_loop_io(
 		agent->vm->loop, agent->fd, KB_IO_READ | KB_IO_WRITE, on_io, &w, &w.io, err);
 
@@ -153,8 +193,8 @@ static int exchange(struct kb_agent *agent, const char *line, json_int_t id, int
 	return r;
 }
 
-int kb_agent_call(struct kb_agent *agent, json_t *request, int64_t timeout_ms, json_t **ret,
-	struct kb_err *err)
+static int call(struct kb_agent *agent, json_t *request, struct kb_op_lines *lines,
+	int64_t timeout_ms, json_t **ret, struct kb_err *err)
 {
 	json_int_t id = agent->next_id++;
 	KB_FREE char *text = NULL;
@@ -167,7 +207,37 @@ int kb_agent_call(struct kb_agent *agent, json_t *request, int64_t timeout_ms, j
 	line = text ? kb_asprintf("\n%s\n", text) : NULL;
 	if (!line)
 		return kb_err_nomem(err);
-	return exchange(agent, line, id, timeout_ms, ret, err);
+	return exchange(agent, line, id, lines, timeout_ms, ret, err);
+}
+
+int kb_agent_call(struct kb_agent *agent, json_t *request, int64_t timeout_ms, json_t **ret,
+	struct kb_err *err)
+{
+	return call(agent, request, NULL, timeout_ms, ret, err);
+}
+
+int kb_agent_follow(struct kb_agent *agent, const char *step, const char *const *argv,
+	int64_t timeout_ms, struct kb_err *err)
+{
+	struct kb_op_lines lines = {.vm = agent->vm, .step = step};
+	KB_JSON json_t *reply = NULL;
+	json_t *words = json_array();
+	json_int_t code;
+	int r;
+
+	for (size_t i = 0; argv[i]; i++)
+		json_array_append_new(words, json_string(argv[i]));
+	r = call(agent,
+		json_pack("{s:s, s:o, s:I}", "op", "follow", "argv", words, "timeout_ms",
+			(json_int_t)timeout_ms),
+		&lines, timeout_ms + FOLLOW_SLACK_MS, &reply, err);
+	kb_op_lines_end(&lines);
+	if (r < 0)
+		return r;
+	code = kb_json_int(reply, "exit", -1);
+	return code == 0 ? 0
+			 : kb_err_set(err, KB_ERR_FAILED, "it ended with exit %lld: %s",
+				   (long long)code, *lines.last ? lines.last : "it said nothing");
 }
 
 int kb_agent_sync(struct kb_agent *agent, int64_t timeout_ms, struct kb_err *err)

@@ -24,6 +24,15 @@ int kb_agent_sync(struct kb_agent *agent, int64_t timeout_ms, struct kb_err *err
 int kb_agent_call(struct kb_agent *agent, json_t *request, int64_t timeout_ms, json_t **ret,
 	struct kb_err *err);
 
+/* Run a command there as root; what it prints goes line by line to kb_op_output() under `step` as
+ * it comes. An error, with its last line, unless it exits 0. */
+int kb_agent_follow(struct kb_agent *agent, const char *step, const char *const *argv,
+	int64_t timeout_ms, struct kb_err *err);
+/* The bytes of a base64 text, with a NUL behind them; NULL: no memory. Nothing of what is
+ * malformed.
+ */
+char *kb_agent_bytes(const char *base64, size_t *ret_len);
+
 /* One line, for the client and for fuzzing: the answer to request `id`? Returns 1 and *ret if so, 0
  * for an answer to something else, a negative error for the guest's own error or malformed bytes.
  */

@@ -1,7 +1,6 @@
 /* Stopping, suspending, resuming and deleting machines, and the small changes to living ones. */
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -381,21 +380,6 @@ int kb_vm_ssh_files(struct kb_vmctl *vm, const char *name, char ret_key[PATH_MAX
 
 /* ---- commands ---- */
 
-static char *decode(const char *text)
-{
-	size_t len = strlen(text), pad = 0;
-	char *bytes = malloc(len / 4 * 3 + 1);
-	int n;
-
-	if (!bytes)
-		return NULL;
-	while (pad < 2 && pad < len && text[len - 1 - pad] == '=')
-		pad++;
-	n = EVP_DecodeBlock((unsigned char *)bytes, (const unsigned char *)text, (int)len);
-	bytes[n < 0 ? 0 : (size_t)n - KB_MIN(pad, (size_t)n)] = '\0';
-	return bytes;
-}
-
 int kb_vm_exec(struct kb_vmctl *vm, const char *name, const char *const *argv, int timeout_ms,
 	int *ret_exit, char **ret_out, char **ret_err, struct kb_err *err)
 {
@@ -425,7 +409,7 @@ int kb_vm_exec(struct kb_vmctl *vm, const char *name, const char *const *argv, i
 	if (r < 0)
 		return r;
 	*ret_exit = (int)kb_json_int(reply, "exit", -1);
-	*ret_out = decode(kb_json_str(reply, "out", ""));
-	*ret_err = decode(kb_json_str(reply, "err", ""));
+	*ret_out = kb_agent_bytes(kb_json_str(reply, "out", ""), NULL);
+	*ret_err = kb_agent_bytes(kb_json_str(reply, "err", ""), NULL);
 	return 0;
 }

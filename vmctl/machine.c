@@ -77,6 +77,7 @@ int kb_vmctl_open(const struct kb_vmctl_config *config, struct kb_vmctl **ret, s
 	if (!vm)
 		return kb_err_nomem(err);
 	vm->progress = config->progress;
+	vm->output = config->output;
 	vm->arg = config->arg;
 	copy_path(vm->state, config->state_dir);
 	copy_path(vm->run, config->run_dir);

@@ -14,22 +14,71 @@
 #include "supervisor/base/os.h"
 #include "supervisor/base/spawn.h"
 
-#define LINE_MAX_ 512
-#define KILL_MS	  5000
+#define KILL_MS 5000
 
 extern char **environ;
 
 void kb_op_progress(struct kb_vmctl *vm, const char *step, const char *fmt, ...)
 {
-	char detail[LINE_MAX_] = "";
+	char detail[KB_OP_LINE_MAX] = "";
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(detail, sizeof(detail), fmt, ap);
 	va_end(ap);
 	kb_log_debug("%s: %s", step, detail);
+	vm->tail_n = 0;
 	if (vm->progress)
 		vm->progress(step, detail, vm->arg);
+}
+
+void kb_op_output(struct kb_vmctl *vm, const char *step, const char *line)
+{
+	size_t at = (vm->tail_at + vm->tail_n) % KB_VM_TAIL_MAX;
+
+	snprintf(vm->tail[at], sizeof(vm->tail[at]), "%s", line);
+	if (vm->tail_n < KB_VM_TAIL_MAX)
+		vm->tail_n++;
+	else
+		vm->tail_at = (vm->tail_at + 1) % KB_VM_TAIL_MAX;
+	kb_log_debug("%s: %s", step, line);
+	if (vm->output)
+		vm->output(step, line, vm->arg);
+}
+
+size_t kb_vmctl_tail(const struct kb_vmctl *vm, const char *ret[KB_VM_TAIL_MAX])
+{
+	for (size_t i = 0; i < vm->tail_n; i++)
+		ret[i] = vm->tail[(vm->tail_at + i) % KB_VM_TAIL_MAX];
+	return vm->tail_n;
+}
+
+static void end_line(struct kb_op_lines *lines)
+{
+	lines->line[lines->len] = '\0';
+	if (lines->len > 0) {
+		memcpy(lines->last, lines->line, lines->len + 1);
+		if (lines->step)
+			kb_op_output(lines->vm, lines->step, lines->line);
+	}
+	lines->len = 0;
+}
+
+void kb_op_lines_take(struct kb_op_lines *lines, const char *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		bool end = data[i] == '\n' || data[i] == '\r';
+
+		if (end || lines->len == sizeof(lines->line) - 1)
+			end_line(lines);
+		if (!end)
+			lines->line[lines->len++] = data[i] ? data[i] : '?';
+	}
+}
+
+void kb_op_lines_end(struct kb_op_lines *lines)
+{
+	end_line(lines);
 }
 
 int kb_op_wait(struct kb_vmctl *vm, const bool *done, int64_t timeout_ms, const char *what,
@@ -88,12 +137,10 @@ int kb_op_program(const char *name, char ret[PATH_MAX], const char *package, str
 
 struct run {
 	struct kb_vmctl *vm;
-	const char *step;
 	int out, pidfd;
 	struct kb_source *out_io, *end_io;
 	bool ended, drained, done;
-	char line[LINE_MAX_], last[LINE_MAX_];
-	size_t len;
+	struct kb_op_lines lines;
 };
 
 static void run_check(struct run *run)
@@ -104,17 +151,6 @@ static void run_check(struct run *run)
 	kb_loop_stop(run->vm->loop);
 }
 
-static void run_line(struct run *run)
-{
-	run->line[run->len] = '\0';
-	if (run->len > 0) {
-		memcpy(run->last, run->line, run->len + 1);
-		if (run->step)
-			kb_op_progress(run->vm, run->step, "%s", run->line);
-	}
-	run->len = 0;
-}
-
 /* Take one chunk; false when nothing (more) is there now. */
 static bool take_output(struct run *run)
 {
@@ -123,15 +159,11 @@ static bool take_output(struct run *run)
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return false;
-	for (ssize_t i = 0; i < n; i++) {
-		if (chunk[i] == '\n' || chunk[i] == '\r' || run->len == sizeof(run->line) - 1)
-			run_line(run);
-		if (chunk[i] != '\n' && chunk[i] != '\r')
-			run->line[run->len++] = chunk[i];
-	}
-	if (n > 0)
+	if (n > 0) {
+		kb_op_lines_take(&run->lines, chunk, (size_t)n);
 		return true;
-	run_line(run);
+	}
+	kb_op_lines_end(&run->lines);
 	run->drained = true;
 	return false;
 }
@@ -197,13 +229,13 @@ static int run_status(struct run *run, pid_t pid, const char *name, struct kb_er
 	if (status == 0)
 		return 0;
 	kb_exit_describe(status, how);
-	return kb_err_set(err, KB_ERR_FAILED, "%s failed (%s): %s", name, how, run->last);
+	return kb_err_set(err, KB_ERR_FAILED, "%s failed (%s): %s", name, how, run->lines.last);
 }
 
 int kb_op_run_input(struct kb_vmctl *vm, const char *step, const char *const *argv, int input,
 	int64_t timeout_ms, struct kb_err *err)
 {
-	struct run run = {.vm = vm, .step = step, .out = -1, .pidfd = -1};
+	struct run run = {.vm = vm, .out = -1, .pidfd = -1, .lines = {.vm = vm, .step = step}};
 	char path[PATH_MAX];
 	int pipes[2], r, status;
 	pid_t pid;

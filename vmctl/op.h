@@ -12,6 +12,8 @@
 #include "supervisor/base/util.h"
 #include "vmctl.h"
 
+#define KB_OP_LINE_MAX 512
+
 struct kb_vmctl {
 	struct kb_loop *loop;
 	struct kb_source *cancel, *timer;
@@ -21,10 +23,29 @@ struct kb_vmctl {
 	char machine_program[PATH_MAX], guest_program[PATH_MAX], init_program[PATH_MAX];
 	char accel[16];
 	void (*progress)(const char *step, const char *detail, void *arg);
+	void (*output)(const char *step, const char *line, void *arg);
 	void *arg;
+	/* The last lines that programs printed in the current step, oldest first from tail_at on.
+	 */
+	char tail[KB_VM_TAIL_MAX][KB_OP_LINE_MAX];
+	size_t tail_at, tail_n;
 };
 
+/* A step begins. Forgets what the programs of the one before printed. */
 void kb_op_progress(struct kb_vmctl *vm, const char *step, const char *fmt, ...) KB_PRINTF(3, 4);
+/* A program of this step printed a line. */
+void kb_op_output(struct kb_vmctl *vm, const char *step, const char *line);
+
+/* Cuts what programs print into lines of at most KB_OP_LINE_MAX - 1 bytes. */
+struct kb_op_lines {
+	struct kb_vmctl *vm;
+	const char *step; /* NULL: only the last line is kept */
+	char line[KB_OP_LINE_MAX], last[KB_OP_LINE_MAX];
+	size_t len;
+};
+void kb_op_lines_take(struct kb_op_lines *lines, const char *data, size_t len);
+/* What came without an end of line is one, too. */
+void kb_op_lines_end(struct kb_op_lines *lines);
 
 /* Run the loop until *done. Whoever sets *done calls kb_loop_stop(). KB_ERR_TIMEOUT names `what`;
  * a cancelled operation fails with KB_ERR_CLOSED. */
@@ -33,7 +54,7 @@ int kb_op_wait(struct kb_vmctl *vm, const bool *done, int64_t timeout_ms, const 
 int kb_op_sleep(struct kb_vmctl *vm, int64_t msec, struct kb_err *err);
 
 /* Run a program (found in PATH, with our environment) to its end, its output going line by line to
- * progress under `step` when that is not NULL. An error quotes its last line. */
+ * kb_op_output() under `step` when that is not NULL. An error quotes its last line. */
 int kb_op_run(struct kb_vmctl *vm, const char *step, const char *const *argv, int64_t timeout_ms,
 	struct kb_err *err);
 /* The same with a standard input of its own; the caller closes it. */

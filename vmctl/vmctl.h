@@ -45,14 +45,20 @@ struct kb_vmctl_config {
 	const char *init_program;    /* the static kbsup-init, beside it; NULL: none */
 	const char *accel;	     /* "kvm", "tcg"; NULL: what a probe machine can boot with */
 	int cancel_fd; /* readable or closed: the operation ends with its work undone; or -1 */
-	/* One step of an operation is starting, or (detail) reports. May be NULL. The strings may
-	 * hold foreign bytes. */
+	/* One step of an operation is starting; detail says what it is about. May be NULL. The
+	 * strings may hold foreign bytes. */
 	void (*progress)(const char *step, const char *detail, void *arg);
+	/* A line that a program of that step printed. May be NULL. */
+	void (*output)(const char *step, const char *line, void *arg);
 	void *arg;
 };
 
 int kb_vmctl_open(const struct kb_vmctl_config *config, struct kb_vmctl **ret, struct kb_err *err);
 void kb_vmctl_close(struct kb_vmctl *vm); /* NULL is fine; machines go on running */
+/* The last lines that programs of the current step printed, oldest first; returns how many. For
+ * whoever reports that it failed. They hold foreign bytes, and live until the next operation. */
+#define KB_VM_TAIL_MAX 12
+size_t kb_vmctl_tail(const struct kb_vmctl *vm, const char *ret[KB_VM_TAIL_MAX]);
 
 /* Whether there is a machine by that name. Opens nothing. */
 bool kb_vm_known(const char *state_dir, const char *name);

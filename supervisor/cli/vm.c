@@ -14,32 +14,94 @@
 #include "verbs.h"
 
 #define DEFAULT_BRIDGE "br0"
+#define TAIL_WIDTH     512
 
 /* On a terminal one line that changes; elsewhere a line per step. What programs say (mmdebstrap's
- * hundreds of lines) is a detail of its step. */
+ * hundreds of lines) is shown when asked for, and on the terminal's line as it comes. */
+static void show(struct kb_vm_cli *v, const char *step, const char *text, int64_t since)
+{
+	char line[160], took[KB_WORDS_MAX] = "";
+
+	kb_escape(line, sizeof(line), text, strlen(text));
+	if (!v->cli->err_tty || v->detailed) {
+		fprintf(stderr, "kbsup: %s: %s\n", step, line);
+		return;
+	}
+	if (v->building)
+		kb_format_duration(took, kb_now_mono() - since);
+	fprintf(stderr, "\r\033[K%s%s%s %s%s%.60s", kb_tone(v->cli->err_colour, KB_TONE_DIM), step,
+		kb_tone_end(v->cli->err_colour, KB_TONE_DIM), took, *took ? " · " : "", line);
+	fflush(stderr);
+	v->shown = true;
+}
+
+static void end_step(struct kb_vm_cli *v)
+{
+	if (v->n_steps)
+		v->steps[v->n_steps - 1].ns = kb_now_mono() - v->steps[v->n_steps - 1].start;
+}
+
 static void progress(const char *step, const char *detail, void *arg)
 {
 	struct kb_vm_cli *v = arg;
-	char line[160];
 
 	if (v->silent)
 		return;
-	kb_escape(line, sizeof(line), detail, strlen(detail));
-	if (v->cli->err_tty && !v->detailed) {
-		fprintf(stderr, "\r\033[K%s%s%s %.60s", kb_tone(v->cli->err_colour, KB_TONE_DIM),
-			step, kb_tone_end(v->cli->err_colour, KB_TONE_DIM), line);
-		fflush(stderr);
-		v->shown = true;
-	} else {
-		fprintf(stderr, "kbsup: %s: %s\n", step, line);
+	end_step(v);
+	if (v->n_steps < KB_VM_STEPS_MAX) {
+		snprintf(v->steps[v->n_steps].name, sizeof(v->steps[0].name), "%s", step);
+		v->steps[v->n_steps++].start = kb_now_mono();
+	}
+	show(v, step, detail, kb_now_mono());
+}
+
+static void wipe(struct kb_vm_cli *v)
+{
+	if (v->shown)
+		fputs("\r\033[K", stderr);
+	v->shown = false;
+}
+
+/* What the person's own set-up says is theirs to see, line by line. */
+static bool is_own(const char *step)
+{
+	return strcmp(step, "dotfiles") == 0;
+}
+
+static void output(const char *step, const char *line, void *arg)
+{
+	struct kb_vm_cli *v = arg;
+
+	if (is_own(step)) {
+		char text[TAIL_WIDTH];
+
+		wipe(v);
+		kb_escape(text, sizeof(text), line, strlen(line));
+		fprintf(stderr, "kbsup: %s: %s\n", step, text);
+	} else if (v->detailed || (v->cli->err_tty && v->building)) {
+		show(v, step, line, v->n_steps ? v->steps[v->n_steps - 1].start : kb_now_mono());
+	}
+}
+
+void kb_vm_cli_tail(struct kb_vm_cli *v)
+{
+	const char *lines[KB_VM_TAIL_MAX];
+	bool seen = v->detailed || (v->n_steps && is_own(v->steps[v->n_steps - 1].name));
+	size_t n = seen ? 0 : kb_vmctl_tail(v->vm, lines);
+
+	kb_vm_cli_settle(v);
+	for (size_t i = 0; i < n; i++) {
+		char line[TAIL_WIDTH];
+
+		kb_escape(line, sizeof(line), lines[i], strlen(lines[i]));
+		fprintf(stderr, "  %s\n", line);
 	}
 }
 
 void kb_vm_cli_settle(struct kb_vm_cli *v)
 {
-	if (v->shown)
-		fputs("\r\033[K", stderr);
-	v->shown = false;
+	end_step(v);
+	wipe(v);
 }
 
 static void cancelling(sigset_t *set)
@@ -85,6 +147,7 @@ int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err)
 		.accel = getenv("KBSUP_ACCEL"),
 		.cancel_fd = v->cancel_fd,
 		.progress = progress,
+		.output = output,
 		.arg = v};
 	return kb_vmctl_open(&config, &v->vm, err);
 }

@@ -5,14 +5,23 @@
 #include "cli.h"
 #include "vmctl/vmctl.h"
 
+#define KB_VM_STEPS_MAX 16
+
 struct kb_vm_cli {
 	struct kb_cli *cli;
 	struct kb_vmctl *vm;
 	int cancel_fd;
 	bool shown;    /* a progress line is on the terminal */
-	bool detailed; /* show what programs print, too */
+	bool building; /* it takes minutes: say how long, and what programs print just now */
+	bool detailed; /* show everything that programs print */
 	bool silent;   /* show no steps */
 	bool unkept;   /* start no keeper */
+	/* The steps so far, the last one still running. */
+	struct {
+		char name[24];
+		int64_t start, ns;
+	} steps[KB_VM_STEPS_MAX];
+	size_t n_steps;
 };
 
 /* ^C or SIGTERM ends the operation with its work undone. Finish in any case. */
@@ -24,6 +33,8 @@ int kb_vm_stop_named(struct kb_cli *cli, const char *name, bool now, struct kb_e
 void kb_vm_cli_settle(struct kb_vm_cli *v);
 /* The signals that cancel operations are somebody else's from now on. */
 void kb_vm_cli_unblock(void);
+/* Show the last lines of the program that failed, unless they were shown already. */
+void kb_vm_cli_tail(struct kb_vm_cli *v);
 
 #define KB_VM_CLI_CLEANUP KB_CLEANUP(kb_vm_cli_close)
 

@@ -18,11 +18,8 @@
 #include "supervisor/base/str.h"
 #include "supervisor/base/util.h"
 
-#define ARGS_MAX 64
-
-static const char *const command_env[] = {
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-	"LANG=C.UTF-8", NULL};
+const char *const kbm_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+	"HOME=/root", "LANG=C.UTF-8", NULL};
 
 int kbm_string(const json_t *request, const char *key, const char **ret, struct kb_err *err)
 {
@@ -64,7 +61,7 @@ int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *er
 
 int kbm_start(const char *const *argv, struct kb_err *err)
 {
-	struct kb_spawn spawn = {.path = argv[0], .argv = argv, .env = command_env};
+	struct kb_spawn spawn = {.path = argv[0], .argv = argv, .env = kbm_env};
 	pid_t pid;
 
 	return kb_spawn(&spawn, &pid, err);
@@ -78,7 +75,7 @@ void kbm_reap(void)
 
 int kbm_run(const char *const *argv, struct kb_err *err)
 {
-	struct kb_spawn spawn = {.path = argv[0], .argv = argv, .env = command_env};
+	struct kb_spawn spawn = {.path = argv[0], .argv = argv, .env = kbm_env};
 	char how[KB_EXIT_TEXT];
 	int status, r;
 	pid_t pid;
@@ -165,7 +162,7 @@ static int run_collected(const char *const *argv, const json_t *request, int64_t
 	struct kb_spawn_fd fds[] = {{p.in[0], 0}, {p.out[1], 1}, {p.err[1], 2}};
 	struct kb_spawn spawn = {.path = "/usr/bin/env",
 		.argv = argv,
-		.env = command_env,
+		.env = kbm_env,
 		.cwd = "/",
 		.fds = fds,
 		.n_fds = 3,
@@ -185,11 +182,6 @@ static int run_collected(const char *const *argv, const json_t *request, int64_t
 	while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
 		;
 	return 0;
-}
-
-static int exit_code(int status)
-{
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* The last of what was printed, on one line. */
@@ -217,15 +209,15 @@ int kbm_capture(const char *const *argv, int64_t timeout_ms, int *ret_status, ch
 	size_t size, struct kb_err *err)
 {
 	struct output outs[2] = {{.fd = -1}, {.fd = -1}};
-	const char *words[ARGS_MAX + 3] = {"env", "--"};
+	const char *words[KBM_ARGS_MAX] = {"env", "--"};
 	int status = 0, r;
 
-	for (size_t i = 0; argv[i] && i < ARGS_MAX; i++)
+	for (size_t i = 0; argv[i] && i < KBM_ARGS_MAX - 3; i++)
 		words[i + 2] = argv[i];
 	kb_buf_init(&outs[0].buf, KBM_OUTPUT_MAX);
 	kb_buf_init(&outs[1].buf, KBM_OUTPUT_MAX);
 	r = run_collected(words, NULL, kb_now_mono() + timeout_ms * 1000000, outs, &status, err);
-	*ret_status = exit_code(status);
+	*ret_status = kbm_exit(status);
 	tail_of(kb_buf_len(&outs[1].buf) ? &outs[1].buf : &outs[0].buf, ret_tail, size);
 	for (int i = 0; i < 2; i++) {
 		kb_close(&outs[i].fd);
@@ -234,13 +226,14 @@ int kbm_capture(const char *const *argv, int64_t timeout_ms, int *ret_status, ch
 	return r;
 }
 
-static int read_argv(const json_t *request, const char **ret, struct kb_err *err)
+int kbm_argv(const json_t *request, const char *ret[KBM_ARGS_MAX], struct kb_err *err)
 {
 	const json_t *argv = json_object_get(request, "argv");
 	size_t n = json_array_size(argv);
 
-	if (n == 0 || n > ARGS_MAX)
-		return kb_err_set(err, KB_ERR_INVALID, "argv must have 1 to %d words", ARGS_MAX);
+	if (n == 0 || n > KBM_ARGS_MAX - 3)
+		return kb_err_set(
+			err, KB_ERR_INVALID, "argv must have 1 to %d words", KBM_ARGS_MAX - 3);
 	*ret++ = "env";
 	*ret++ = "--";
 	for (size_t i = 0; i < n; i++) {
@@ -252,18 +245,23 @@ static int read_argv(const json_t *request, const char **ret, struct kb_err *err
 	return 0;
 }
 
+int kbm_exit(int status)
+{
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err)
 {
 	static const char *const keys[] = {"out", "err"};
 	json_int_t msec = json_integer_value(json_object_get(request, "timeout_ms"));
 	int64_t deadline = kb_now_mono() + (msec > 0 ? msec : KBM_COMMAND_MS) * 1000000;
 	struct output outs[2] = {{.fd = -1}, {.fd = -1}};
-	const char *argv[ARGS_MAX + 3];
+	const char *argv[KBM_ARGS_MAX];
 	int status = 0, r;
 
 	kb_buf_init(&outs[0].buf, KBM_OUTPUT_MAX);
 	kb_buf_init(&outs[1].buf, KBM_OUTPUT_MAX);
-	if ((r = read_argv(request, argv, err)) == 0)
+	if ((r = kbm_argv(request, argv, err)) == 0)
 		r = run_collected(argv, request, deadline, outs, &status, err);
 	for (int i = 0; i < 2; i++) {
 		KB_FREE char *text = kb_base64(kb_buf_data(&outs[i].buf), kb_buf_len(&outs[i].buf));
@@ -272,6 +270,6 @@ int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err)
 		kb_close(&outs[i].fd);
 		kb_buf_finish(&outs[i].buf);
 	}
-	json_object_set_new(reply, "exit", json_integer(exit_code(status)));
+	json_object_set_new(reply, "exit", json_integer(kbm_exit(status)));
 	return r;
 }

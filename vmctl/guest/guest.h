@@ -3,8 +3,8 @@
  * reports figures and carries out a few fixed requests. Sessions are none of its business.
  *
  * Requests and answers are JSON objects, one per line: {"id":7,"op":"clock","time_ns":…} is
- * answered by {"id":7,"ok":true,…} or {"id":7,"error":"…"}. The host is trusted here; the host
- * trusts nothing that comes back.
+ * answered by {"id":7,"ok":true,…} or {"id":7,"error":"…"}; "follow" sends {"id":7,"part":"…"}
+ * lines before that. The host is trusted here; the host trusts nothing that comes back.
  */
 #pragma once
 
@@ -31,6 +31,8 @@ int kbm_clock(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_stats(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_exec(const json_t *request, json_t *reply, struct kb_err *err);
 int kbm_put(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_follow(const json_t *request, json_t *reply, struct kb_err *err);
+int kbm_online(const json_t *request, json_t *reply, struct kb_err *err);
 
 /* The encrypted disk; `serial` names it in all of them, and it is plugged by the host. */
 /* Make it an ext4 file system with `uuid` (hex) and `label`, unless it is that one already. */
@@ -57,6 +59,14 @@ int kbm_net_forget(struct kb_err *err);
  * identity again. The disk is not waited for, which takes longer than all else that makes an
  * identity; a machine that loses its power is given it again when it boots. */
 int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err);
+/* A line to the host, while a request is being answered. */
+int kbm_send(const json_t *object, struct kb_err *err);
+/* What the commands of requests have in common: their environment, their words for /usr/bin/env
+ * (borrowed from the request), their status as shells have it. */
+#define KBM_ARGS_MAX 67
+extern const char *const kbm_env[];
+int kbm_argv(const json_t *request, const char *ret[KBM_ARGS_MAX], struct kb_err *err);
+int kbm_exit(int status);
 /* Run a program to its end, output discarded; an error unless it exits 0. */
 int kbm_run(const char *const *argv, struct kb_err *err);
 /* Run a program found in PATH to its end, at most timeout_ms: its exit status (128 + a signal's

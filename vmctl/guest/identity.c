@@ -213,6 +213,17 @@ int kbm_identity(const json_t *request, json_t *reply, struct kb_err *err)
 	return 0;
 }
 
+/* For a machine that only a base's build will ever see: a way out, and no identity. */
+int kbm_online(const json_t *request, json_t *reply, struct kb_err *err)
+{
+	static const step_fn needed[] = {step_entropy, step_clock, kbm_net_up};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < KB_ARRAY_LEN(needed); i++)
+		r = needed[i](request, err);
+	return r;
+}
+
 int kbm_clock(const json_t *request, json_t *reply, struct kb_err *err)
 {
 	int r = 0;

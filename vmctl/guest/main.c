@@ -54,6 +54,8 @@ static const struct {
 	{"disk_open", kbm_disk_open},
 	{"disk_stat", kbm_disk_stat},
 	{"disk_close", kbm_disk_close},
+	{"follow", kbm_follow},
+	{"online", kbm_online},
 	{"shutdown", op_shutdown},
 };
 
@@ -70,27 +72,33 @@ static int dispatch(const json_t *request, json_t *reply, struct kb_err *err)
 	return kb_err_set(err, KB_ERR_USAGE, "unknown operation %s", op);
 }
 
+static int host_port = -1; /* while a request from it is being answered */
+
+int kbm_send(const json_t *object, struct kb_err *err)
+{
+	KB_FREE char *text = json_dumps(object, JSON_COMPACT);
+	int r = text ? kb_fd_write_all(host_port, text, strlen(text), err) : kb_err_nomem(err);
+
+	return r < 0 ? r : kb_fd_write_all(host_port, "\n", 1, err);
+}
+
 /* One line in, one line out. What is not JSON gets no answer: it may be the tail of a line whose
  * head was lost while nobody listened. */
 static int answer(int port, const char *line, size_t len, struct kb_err *err)
 {
 	json_t *request = json_loadb(line, len, 0, NULL), *reply = json_object();
 	struct kb_err why = {0};
-	KB_FREE char *text = NULL;
 	int r = 0;
 
+	host_port = port;
 	if (request && reply) {
 		json_object_set(reply, "id", json_object_get(request, "id"));
 		if (dispatch(request, reply, &why) < 0)
 			json_object_set_new(reply, "error", json_string(why.msg));
 		else
 			json_object_set_new(reply, "ok", json_true());
-		text = json_dumps(reply, JSON_COMPACT);
+		r = kbm_send(reply, err);
 	}
-	if (text)
-		r = kb_fd_write_all(port, text, strlen(text), err);
-	if (text && r == 0)
-		r = kb_fd_write_all(port, "\n", 1, err);
 	json_decref(request);
 	json_decref(reply);
 	return r;
