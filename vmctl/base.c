@@ -250,7 +250,7 @@ int kb_base_freeze(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 static int write_manifest(struct kb_vmctl *vm, const struct kb_base_spec *spec, const char *dir,
 	unsigned generation, struct kb_err *err)
 {
-	struct kb_qemu_shape shape = {.accel = kb_qemu_accel(vm),
+	struct kb_qemu_shape shape = {.accel = kb_qemu_accel(vm, NULL),
 		.memory_mib = spec->memory_mib ? spec->memory_mib : KB_VM_MEMORY_MIB,
 		.cpus = spec->cpus ? spec->cpus : KB_VM_CPUS};
 	KB_JSON json_t *words = NULL, *json = NULL;

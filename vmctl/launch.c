@@ -119,7 +119,8 @@ int kb_machine_run(const struct kb_machine *m, struct kb_machine_paths *buf,
 		(r = kb_vm_path(m->vm, buf->kernel, err, "%s/vmlinuz", m->base.dir)) < 0 ||
 		(r = kb_vm_path(m->vm, buf->initrd, err, "%s/initrd", m->base.dir)) < 0)
 		return r;
-	*ret = (struct kb_qemu_run){.id = m->id,
+	*ret = (struct kb_qemu_run){.arch = kb_json_str(m->base.json, "arch", NULL),
+		.id = m->id,
 		.log = buf->log,
 		.kernel = buf->kernel,
 		.initrd = buf->initrd,
@@ -419,7 +420,9 @@ static int make_disk(struct kb_machine *m, const char *id, bool warm, struct kb_
 static int words_for(struct kb_machine *m, const struct kb_vm_spec *spec,
 	struct kb_machine_new *made, json_t **ret, struct kb_err *err)
 {
-	struct kb_qemu_shape shape = {.accel = kb_json_str(m->base.json, "accel", "tcg"),
+	struct kb_qemu_shape shape = {.arch = kb_json_str(m->base.json, "arch", NULL),
+		.accel = kb_json_str(m->base.json, "accel", "tcg"),
+		.firmware = json_is_true(json_object_get(m->base.json, "firmware")),
 		.memory_mib = made->memory_mib,
 		.cpus = made->cpus};
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "supervisor/base/fd.h"
+#include "vmctl/arch.h"
 #include "vmctl/files.h"
 
 #define PROBE_MS     10000
@@ -77,8 +78,12 @@ static bool kvm_boots(struct kb_vmctl *vm)
 	return access(KB_KVM_DEVICE, R_OK | W_OK) == 0 && kb_qemu_boots(vm, "kvm", &ns, NULL) == 0;
 }
 
-const char *kb_qemu_accel(struct kb_vmctl *vm)
+const char *kb_qemu_accel(struct kb_vmctl *vm, const char *arch)
 {
+	const struct kb_arch *found;
+
+	if (kb_arch_find(arch, &found, NULL) < 0 || !kb_arch_is_native(found))
+		return "tcg";
 	if (!*vm->accel)
 		snprintf(vm->accel, sizeof(vm->accel), "%s", kvm_boots(vm) ? "kvm" : "tcg");
 	return vm->accel;

@@ -16,57 +16,116 @@
 #include "vmctl/files.h"
 #include "vmctl/monitor.h"
 
-#define QEMU_PROGRAM "qemu-system-x86_64"
 #define START_MS     10000
 #define KILL_MS	     5000
 #define POLL_MS	     2
 #define WORD_MAX     512
 #define WORDS_MAX    96
+#define SWITCHES_MAX 6 /* of one process, past those of the machine */
 #define TAIL_SIZE    256
 
 extern char **environ;
 
-/* The machine, fixed for good: a versioned machine type, so that a newer QEMU still builds the one
- * whose state was saved. The TCG code buffer is bounded because its default is a gigabyte. */
+static const char *const aarch64_firmware[] = {"/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+	"/usr/share/AAVMF/AAVMF_CODE.fd", "edk2-aarch64-code.fd", NULL};
+
+/* What differs from one architecture to the next. */
+static const struct arch {
+	const char *name, *program, *package;
+	const char
+		*machine; /* versioned, so that a newer QEMU still builds the one that was saved */
+	const char *cpu;  /* emulated */
+	const char *console;	     /* as the kernel calls the serial port */
+	const char *const *firmware; /* files that boot a disk, one of which is there; NULL: QEMU's
+				      * own does */
+} arches[] = {
+	/* Without page tables of five levels: TCG walks them, and a boot takes a quarter less. */
+	{"x86_64", "qemu-system-x86_64", "qemu-system-x86", "pc-q35-7.2", "max,la57=off", "ttyS0",
+		NULL},
+	/* Pointer authentication as Arm defines it takes half of an emulator's time. */
+	{"aarch64", "qemu-system-aarch64", "qemu-system-arm", "virt-7.2", "max,pauth-impdef=on",
+		"ttyAMA0", aarch64_firmware},
+};
+
+/* The first that is there, or else the name QEMU itself may know. */
+static const char *firmware_of(const struct arch *arch)
+{
+	const char *const *file = arch->firmware;
+
+	if (!file)
+		return "";
+	while (file[1] && access(*file, R_OK) < 0)
+		file++;
+	return *file;
+}
+
+enum when {
+	ALWAYS,
+	WITH_KERNEL,   /* it is given one */
+	FROM_DISK,     /* a boot loader on its disk knows one */
+	WITH_FIRMWARE, /* that, and QEMU's own firmware finds none */
+	ONLY_X86,
+};
+
+/* The machine, fixed for good. The TCG code buffer is bounded because its default is a gigabyte. */
 /* One option per line. */
 /* clang-format off */
-static const char *const words[] = {
-	"-accel", "@ACCEL@",
-	"-machine", "pc-q35-7.2,memory-backend=ram0",
-	"-cpu", "@CPU@",
-	"-smp", "@CPUS@",
-	"-m", "@MEMORY@",
-	"-nodefaults", "-no-user-config",
-	"-display", "none",
-	"-sandbox", "@SANDBOX@",
-	"-kernel", "@KERNEL@",
-	"-initrd", "@INITRD@",
-	"-append", "console=ttyS0 root=/dev/vda rw quiet panic=-1 net.ifnames=0",
-	"-object", "@RAM@",
-	"-blockdev", "driver=qcow2,node-name=root,discard=unmap,file.driver=file,file.filename=@DISK@",
-	"-device", "virtio-blk-pci,drive=root,id=rootd,werror=stop,rerror=stop",
-	"-netdev", "@NETDEV@",
-	"-device", "virtio-net-pci,netdev=n0,id=nic0,romfile=,mac=@MAC@",
-	"-device", "virtio-serial-pci,id=vs",
-	"-chardev", "socket,id=machine,path=@RUN@/machine.sock,server=on,wait=off",
-	"-device", "virtserialport,bus=vs.0,nr=1,chardev=machine,name=org.kbsup.machine",
-	"-chardev", "socket,id=guest,path=@RUN@/guest.sock,server=on,wait=off",
-	"-device", "virtserialport,bus=vs.0,nr=2,chardev=guest,name=org.kbsup.guest",
-	"-device", "virtio-scsi-pci,id=sc0",
-	"-device", "virtio-rng-pci",
-	"-device", "pvpanic-pci",
-	"-device", "vmgenid,guid=auto",
-	"-chardev",
-	"socket,id=ser,path=@RUN@/console.sock,server=on,wait=off,logfile=@RUN@/console.log",
-	"-serial", "chardev:ser",
-	"-chardev", "socket,id=qmp,path=@RUN@/qmp.sock,server=on,wait=off",
-	"-mon", "chardev=qmp,mode=control",
-	"-chardev", "socket,id=spare,path=@RUN@/spare.sock,server=on,wait=off",
-	"-mon", "chardev=spare,mode=control",
-	"-action", "panic=pause,reboot=reset,shutdown=poweroff",
-	"-pidfile", "@RUN@/pid",
+static const struct {
+	const char *words[2];
+	enum when when;
+} options[] = {
+	{{"-accel", "@ACCEL@"}},
+	{{"-machine", "@MACHINE@,memory-backend=ram0"}},
+	{{"-cpu", "@CPU@"}},
+	{{"-smp", "@CPUS@"}},
+	{{"-m", "@MEMORY@"}},
+	{{"-nodefaults", "-no-user-config"}},
+	{{"-display", "none"}},
+	{{"-sandbox", "@SANDBOX@"}},
+	{{"-bios", "@FIRMWARE@"}, WITH_FIRMWARE},
+	{{"-kernel", "@KERNEL@"}, WITH_KERNEL},
+	{{"-initrd", "@INITRD@"}, WITH_KERNEL},
+	{{"-append", "console=@CONSOLE@ root=/dev/vda rw quiet panic=-1 net.ifnames=0"}, WITH_KERNEL},
+	{{"-object", "@RAM@"}},
+	{{"-blockdev", "driver=qcow2,node-name=root,discard=unmap,file.driver=file,file.filename=@DISK@"}},
+	{{"-device", "virtio-blk-pci,drive=root,id=rootd,werror=stop,rerror=stop"}, WITH_KERNEL},
+	{{"-device", "virtio-blk-pci,drive=root,id=rootd,werror=stop,rerror=stop,bootindex=0"}, FROM_DISK},
+	{{"-netdev", "@NETDEV@"}},
+	{{"-device", "virtio-net-pci,netdev=n0,id=nic0,romfile=,mac=@MAC@"}},
+	{{"-device", "virtio-serial-pci,id=vs"}},
+	{{"-chardev", "socket,id=machine,path=@RUN@/machine.sock,server=on,wait=off"}},
+	{{"-device", "virtserialport,bus=vs.0,nr=1,chardev=machine,name=org.kbsup.machine"}},
+	{{"-chardev", "socket,id=guest,path=@RUN@/guest.sock,server=on,wait=off"}},
+	{{"-device", "virtserialport,bus=vs.0,nr=2,chardev=guest,name=org.kbsup.guest"}},
+	{{"-device", "virtio-scsi-pci,id=sc0"}},
+	{{"-device", "virtio-rng-pci"}},
+	{{"-device", "pvpanic-pci"}},
+	{{"-device", "vmgenid,guid=auto"}, ONLY_X86},
+	{{"-chardev", "socket,id=ser,path=@RUN@/console.sock,server=on,wait=off,logfile=@RUN@/console.log"}},
+	{{"-serial", "chardev:ser"}},
+	{{"-chardev", "socket,id=qmp,path=@RUN@/qmp.sock,server=on,wait=off"}},
+	{{"-mon", "chardev=qmp,mode=control"}},
+	{{"-chardev", "socket,id=spare,path=@RUN@/spare.sock,server=on,wait=off"}},
+	{{"-mon", "chardev=spare,mode=control"}},
+	{{"-action", "panic=pause,reboot=reset,shutdown=poweroff"}},
+	{{"-pidfile", "@RUN@/pid"}},
 };
 /* clang-format on */
+
+static const struct arch *find_arch(const char *name)
+{
+	for (size_t i = 0; name && i < KB_ARRAY_LEN(arches); i++)
+		if (strcmp(arches[i].name, name) == 0)
+			return &arches[i];
+	return &arches[0];
+}
+
+int kb_qemu_program(const char *arch, char ret[PATH_MAX], struct kb_err *err)
+{
+	const struct arch *a = find_arch(arch);
+
+	return kb_op_program(a->program, ret, a->package, err);
+}
 
 struct subst {
 	const char *name, *value;
@@ -100,25 +159,46 @@ static int fill(const char *word, const struct subst *substs, size_t n, char ret
 	return 0;
 }
 
+static bool applies(enum when when, const struct arch *arch, const struct kb_qemu_shape *shape)
+{
+	switch (when) {
+	case WITH_KERNEL:
+		return !shape->firmware;
+	case FROM_DISK:
+		return shape->firmware;
+	case WITH_FIRMWARE:
+		return shape->firmware && arch->firmware;
+	case ONLY_X86:
+		return arch == &arches[0];
+	default:
+		return true;
+	}
+}
+
 int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct kb_err *err)
 {
+	const struct arch *arch = find_arch(shape->arch);
 	char memory[16], cpus[16], word[WORD_MAX];
 	bool kvm = strcmp(shape->accel, "kvm") == 0;
 	const struct subst substs[] = {
 		{"ACCEL", kvm ? "kvm" : "tcg,tb-size=128"},
-		/* Without page tables of five levels: TCG walks them, and a boot takes a quarter
-		 * less. */
-		{"CPU", kvm ? "host" : "max,la57=off"},
+		{"MACHINE", arch->machine},
+		{"CPU", kvm ? "host" : arch->cpu},
 		{"CPUS", cpus},
 		{"MEMORY", memory},
+		{"CONSOLE", arch->console},
+		{"FIRMWARE", firmware_of(arch)},
 	};
 	json_t *list = json_array();
 
 	snprintf(memory, sizeof(memory), "%u", shape->memory_mib);
 	snprintf(cpus, sizeof(cpus), "%u", shape->cpus);
-	for (size_t i = 0; i < KB_ARRAY_LEN(words); i++) {
-		int r = fill(words[i], substs, KB_ARRAY_LEN(substs), word, err);
+	for (size_t i = 0; i < 2 * KB_ARRAY_LEN(options); i++) {
+		int r = 0;
 
+		if (!applies(options[i / 2].when, arch, shape))
+			continue;
+		r = fill(options[i / 2].words[i % 2], substs, KB_ARRAY_LEN(substs), word, err);
 		if (r < 0 || json_array_append_new(list, json_string(word)) < 0) {
 			json_decref(list);
 			return r < 0 ? r : kb_err_nomem(err);
@@ -167,6 +247,34 @@ static void net_word(const struct kb_qemu_run *run, char ret[WORD_MAX])
 		snprintf(ret, WORD_MAX, "user,id=n0,restrict=%s", run->isolated ? "on" : "off");
 }
 
+/* What one process has that the machine as such has not. */
+static int add_switches(const struct kb_qemu_run *run, char **ret, size_t n, struct kb_err *err)
+{
+	KB_FREE char *seed = NULL;
+	const char *words[SWITCHES_MAX];
+	size_t n_words = 0;
+
+	if (run->incoming) {
+		words[n_words++] = "-incoming";
+		words[n_words++] = "defer";
+	}
+	if (run->seed) {
+		if (strchr(run->seed, ','))
+			return kb_err_set(err, KB_ERR_INVALID, "%s has a comma", run->seed);
+		seed = kb_asprintf(
+			"driver=vvfat,node-name=seed,read-only=on,label=" KB_QEMU_SEED_LABEL
+			",dir=%s",
+			run->seed);
+		words[n_words++] = "-blockdev";
+		words[n_words++] = seed ? seed : "";
+		words[n_words++] = "-device";
+		words[n_words++] = "virtio-blk-pci,drive=seed";
+	}
+	for (size_t i = 0; i < n_words && ret[n - 1]; i++)
+		ret[n++] = strdup(words[i]);
+	return ret[n - 1] && (seed || !run->seed) ? 0 : kb_err_nomem(err);
+}
+
 /* The complete, NULL-terminated argument list; free with argv_finish(). */
 static int build_argv(const char *program, const char *dir, const json_t *list,
 	const struct kb_qemu_run *run, char **ret, struct kb_err *err)
@@ -188,7 +296,7 @@ static int build_argv(const char *program, const char *dir, const json_t *list,
 	if (r < 0)
 		return r;
 	net_word(run, net);
-	if (json_array_size(list) + 4 > WORDS_MAX)
+	if (json_array_size(list) + SWITCHES_MAX + 1 > WORDS_MAX)
 		return kb_err_set(err, KB_ERR_INVALID, "a machine's manifest has too many words");
 	ret[n++] = strdup(program);
 	for (size_t i = 0; i < json_array_size(list) && ret[n - 1]; i++) {
@@ -199,11 +307,7 @@ static int build_argv(const char *program, const char *dir, const json_t *list,
 			return r;
 		ret[n++] = strdup(word);
 	}
-	if (run->incoming && ret[n - 1]) {
-		ret[n++] = strdup("-incoming");
-		ret[n++] = strdup("defer");
-	}
-	return ret[n - 1] ? 0 : kb_err_nomem(err);
+	return add_switches(run, ret, n, err);
 }
 
 struct argv {
@@ -287,7 +391,7 @@ int kb_qemu_start(struct kb_vmctl *vm, const json_t *list, const struct kb_qemu_
 	KB_CLOSE int log = -1;
 	int r;
 
-	if ((r = kb_op_program(QEMU_PROGRAM, program, "qemu-system-x86", err)) < 0 ||
+	if ((r = kb_qemu_program(run->arch, program, err)) < 0 ||
 		(r = run_dir_make(vm, run->id, dir, err)) < 0 ||
 		(r = build_argv(program, dir, list, run, argv.words, err)) < 0)
 		return r;

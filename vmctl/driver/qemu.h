@@ -10,13 +10,16 @@
 #include "vmctl/op.h"
 
 struct kb_qemu_shape {
+	const char *arch;  /* x86_64 or aarch64; NULL or empty: x86_64 */
 	const char *accel; /* kvm or tcg */
+	bool firmware;	   /* its disk has a boot loader; else a kernel is given at each start */
 	unsigned memory_mib, cpus;
 };
 
 struct kb_qemu_run {
-	const char *id;	 /* RUN/ID/ is made */
-	const char *log; /* what QEMU says */
+	const char *arch; /* as the shape had it */
+	const char *id;	  /* RUN/ID/ is made */
+	const char *log;  /* what QEMU says */
 	const char *kernel, *initrd;
 	const char *disk; /* qcow2 */
 	const char *ram;  /* a file that holds the machine's memory, or NULL */
@@ -25,7 +28,9 @@ struct kb_qemu_run {
 	const char *mac;
 	const char *bridge; /* a host bridge, or NULL for user networking */
 	bool isolated;	    /* user networking without a way out */
+	const char *seed;   /* a directory that the machine sees as a disk, or NULL */
 };
+#define KB_QEMU_SEED_LABEL "CIDATA" /* of the file system (FAT) on that disk */
 
 /* A JSON array of words. */
 int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct kb_err *err);
@@ -45,8 +50,10 @@ int kb_qemu_version(struct kb_mon *mon, char ret[32], struct kb_err *err);
 #define KB_KVM_DEVICE "/dev/kvm"
 /* Whether a probe machine boots with this accelerator, and how long it took. */
 int kb_qemu_boots(struct kb_vmctl *vm, const char *accel, int64_t *ret_ns, struct kb_err *err);
-/* What machines can run on here, tried by booting one: "kvm" or "tcg". */
-const char *kb_qemu_accel(struct kb_vmctl *vm);
+/* What machines of this architecture can run on here, tried by booting one: "kvm" or "tcg". */
+const char *kb_qemu_accel(struct kb_vmctl *vm, const char *arch);
+/* The emulator's path; the error says which package has it. */
+int kb_qemu_program(const char *arch, char ret[PATH_MAX], struct kb_err *err);
 
 /* A fresh overlay; the backing file is named by its absolute path. */
 int kb_qemu_overlay(struct kb_vmctl *vm, const char *backing, const char *backing_format,
