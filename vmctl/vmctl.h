@@ -65,21 +65,28 @@ bool kb_vm_known(const char *state_dir, const char *name);
 
 /* ---- bases ---- */
 
+#define KB_BASE_PACKAGES_MAX 64
+
 struct kb_base_spec {
 	const char *name;
 	const char *suite;	     /* NULL: bookworm */
+	const char *from;	     /* an image (qcow2 or raw) to make it from; NULL: packages */
+	const char *arch;	     /* x86_64 or aarch64; NULL: this host's */
 	const char *user;	     /* NULL: dev. Has uid 1000 and sudo */
 	const char *ssh_key;	     /* a public key line for that user, or NULL */
 	const char *dotfiles;	     /* a directory here, or a repository's URL; or NULL */
-	const char *const *packages; /* further ones; NULL-terminated, or NULL */
+	const char *const *packages; /* further ones; NULL-terminated, or NULL; at most
+					KB_BASE_PACKAGES_MAX */
 	uint64_t disk_bytes;	     /* 0: KB_VM_DISK_BYTES */
 	unsigned memory_mib, cpus;   /* of the template; 0: the defaults */
 	bool no_template;	     /* leave kb_base_freeze() for later */
+	int64_t import_ms; /* for an imported image to come up; 0: enough for a slow one */
 };
 
 struct kb_base_info {
 	char name[KB_NAME_MAX];
 	char user[KB_NAME_MAX];
+	char arch[16];
 	unsigned generation;
 	bool current;	/* new machines start from it */
 	bool frozen;	/* has a template */

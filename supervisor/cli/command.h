@@ -26,6 +26,7 @@ enum kb_kind {
 	KB_KIND_AGENT,
 	KB_KIND_MACHINE,
 	KB_KIND_DISK,
+	KB_KIND_BASE,
 	KB_KIND_POLICY,	 /* a preset, one of the user's policies, or a file */
 	KB_KIND_WORD,	 /* one of `words` */
 	KB_KIND_COUNT,	 /* a whole number */

@@ -84,6 +84,21 @@ static void print_disks(struct kb_cli *cli)
 		kb_disk_list(v.vm, false, print_disk, NULL, NULL);
 }
 
+static void print_base(const struct kb_base_info *info, void *arg)
+{
+	if (info->current)
+		printf("%s\t%s, %u machine%s\n", info->name, info->arch, info->users,
+			info->users == 1 ? "" : "s");
+}
+
+static void print_bases(struct kb_cli *cli)
+{
+	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
+
+	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+		kb_base_list(v.vm, print_base, NULL, NULL);
+}
+
 static void print_kind(struct kb_cli *cli, const char *kind)
 {
 	bool both = !strcmp(kind, "running");
@@ -94,6 +109,8 @@ static void print_kind(struct kb_cli *cli, const char *kind)
 		print_machines(cli);
 	if (!strcmp(kind, "disk"))
 		print_disks(cli);
+	if (!strcmp(kind, "base"))
+		print_bases(cli);
 	if (!strcmp(kind, "agent") || !strcmp(kind, "policy"))
 		print_policies();
 }
@@ -132,7 +149,7 @@ const struct kb_command kb_cmd_complete = {
 			     .min = 1,
 			     .max = 1,
 			     .kind = KB_KIND_WORD,
-			     .words = "session|running|recorded|agent|policy|machine|disk|field"},
+			     .words = "session|running|recorded|agent|policy|machine|base|disk|field"},
 		{.name = "WORD", .max = KB_MANY}},
 	.hidden = true,
 	.run = run,

@@ -18,6 +18,8 @@ const char *kb_completion_live(enum kb_kind kind)
 		return "machine";
 	case KB_KIND_DISK:
 		return "disk";
+	case KB_KIND_BASE:
+		return "base";
 	case KB_KIND_AGENT:
 		return "agent";
 	case KB_KIND_POLICY:

@@ -233,7 +233,10 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 }
 
 static const struct kb_option start_options[] = {
-	{.name = "base", .arg = "B", .help = "The base to make it from, if it is new"},
+	{.name = "base",
+		.arg = "B",
+		.kind = KB_KIND_BASE,
+		.help = "The base to make it from, if it is new"},
 	{.name = "cold", .help = "Boot instead of forking; drops saved memory"},
 	{.name = "isolated", .help = "No way out of the machine but its forwarded ports"},
 	{.name = "bridged", .help = "Join the host's bridge " DEFAULT_BRIDGE},

@@ -1,28 +1,23 @@
 /* A base's root image: Debian by mmdebstrap, from the machine's own package sources, without root
  * where user namespaces allow. mmdebstrap leaves a tar; pack.sh makes the image of it within one
  * user namespace, so that owners survive. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <time.h>
 
-#include "bundle.h"
+#include "image.h"
 #include "supervisor/base/fd.h"
 #include "vmctl/files.h"
 
 #define BUILD_MS     1800000
 #define PACK_MS	     600000
-#define ARGS_MAX     64
+#define ARGS_MAX     (KB_BASE_PACKAGES_MAX + 32)
 #define WORD_MAX     (PATH_MAX + 128)
 #define NEEDED_BYTES (3ull << 30) /* while building; the image itself is sparse */
 
 /* What every base has: a bootable system, what sessions need, what people expect over ssh. */
 static const char packages[] =
-	"systemd-sysv,udev,dbus,linux-image-amd64,initramfs-tools,zstd,kmod,crun,openssh-server,"
+	"systemd-sysv,udev,dbus,initramfs-tools,zstd,kmod,crun,openssh-server,"
 	"openssh-sftp-server,git,ca-certificates,curl,iproute2,iputils-ping,netbase,procps,less,"
 	"nano,sudo,cryptsetup-bin,e2fsprogs,libseccomp2,nftables";
 
@@ -72,28 +67,12 @@ static void addf(struct args *args, const char *fmt, ...)
 	}
 }
 
-/* Debian's rule for package names. */
-static bool package_valid(const char *name)
-{
-	return strlen(name) >= 2 && *name != '-' &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.+-") == strlen(name);
-}
-
 /* mmdebstrap's own hooks split their line at spaces, so nothing with one may be in it. */
 static int plain(const char *path, struct kb_err *err)
 {
 	if (!strpbrk(path, " \t\n'\"\\$`"))
 		return 0;
 	return kb_err_set(err, KB_ERR_INVALID, "%s has characters mmdebstrap cannot take", path);
-}
-
-static int write_in(const char *dir, const char *name, const char *text, struct kb_err *err)
-{
-	char path[PATH_MAX];
-
-	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-		return kb_err_set(err, KB_ERR_LIMIT, "a path is too long: %s", dir);
-	return kb_file_write_atomic(path, text, strlen(text), 0644, err);
 }
 
 /* The machine's own package sources; mmdebstrap has a default when there are none. */
@@ -120,34 +99,9 @@ static int add_program(struct args *args, const char *from, const char *name, st
 	return r;
 }
 
-static int add_dotfiles(
-	struct args *args, const char *dotfiles, const char *dir, struct kb_err *err)
+static int add_hooks(const struct kb_image *image, struct args *args, struct kb_err *err)
 {
-	struct stat st;
-	int r;
-
-	if (stat(dotfiles, &st) == 0 && S_ISDIR(st.st_mode)) {
-		char real[PATH_MAX];
-
-		if (!realpath(dotfiles, real))
-			return kb_err_sys(err, errno, "%s", dotfiles);
-		r = plain(real, err);
-		if (r == 0)
-			add(args, "--customize-hook=mkdir -p \"$1/tmp/kbsup-dotfiles\"");
-		if (r == 0)
-			addf(args, "--customize-hook=sync-in %s /tmp/kbsup-dotfiles", real);
-		return r;
-	}
-	r = write_in(dir, "dotfiles-url", dotfiles, err);
-	if (r == 0)
-		addf(args, "--customize-hook=upload %s/dotfiles-url /tmp/kbsup-dotfiles-url", dir);
-	return r;
-}
-
-static int add_hooks(struct kb_vmctl *vm, struct args *args, const struct kb_base_spec *spec,
-	const char *dir, struct kb_err *err)
-{
-	const char *user = spec->user ? spec->user : "dev";
+	const struct kb_vmctl *vm = image->vm;
 	int r;
 
 	addf(args, "--essential-hook=%s", initrd_hook);
@@ -156,25 +110,25 @@ static int add_hooks(struct kb_vmctl *vm, struct args *args, const struct kb_bas
 		(r = add_program(args, vm->guest_program, "kbsup-guest", err)) < 0 ||
 		(r = add_program(args, vm->init_program, "kbsup-init", err)) < 0)
 		return r;
-	if (spec->ssh_key) {
-		r = write_in(dir, "authorized-key", spec->ssh_key, err);
+	if (image->spec->ssh_key) {
+		r = kb_image_write(image, "authorized-key", image->spec->ssh_key, err);
 		addf(args, "--customize-hook=upload %s/authorized-key /tmp/kbsup-authorized-key",
-			dir);
+			image->dir);
 	}
-	if (r == 0 && spec->dotfiles)
-		r = add_dotfiles(args, spec->dotfiles, dir, err);
-	if (r == 0)
-		r = write_in(dir, "setup.sh", kb_image_setup_sh, err);
-	addf(args, "--customize-hook=upload %s/setup.sh /kbsup-setup.sh", dir);
-	addf(args, "--customize-hook=chroot \"$1\" sh /kbsup-setup.sh %s", user);
-	return r;
+	if (r < 0 || (r = kb_image_write(image, "setup.sh", kb_image_setup_sh, err)) < 0 ||
+		(r = kb_image_write(image, "finish.sh", kb_image_finish_sh, err)) < 0)
+		return r;
+	addf(args, "--customize-hook=upload %s/setup.sh /kbsup-setup.sh", image->dir);
+	addf(args, "--customize-hook=upload %s/finish.sh /kbsup-finish.sh", image->dir);
+	addf(args, "--customize-hook=chroot \"$1\" sh /kbsup-setup.sh %s", image->user);
+	add(args, "--customize-hook=chroot \"$1\" sh /kbsup-finish.sh");
+	return 0;
 }
 
-static int bootstrap(
-	struct kb_vmctl *vm, const struct kb_base_spec *spec, const char *dir, struct kb_err *err)
+static int bootstrap(const struct kb_image *image, struct kb_err *err)
 {
 	struct args args KB_CLEANUP(args_finish) = {0};
-	const char *suite = spec->suite ? spec->suite : "bookworm";
+	const char *const *further = image->spec->packages;
 	char program[PATH_MAX];
 	int r = kb_op_program("mmdebstrap", program, NULL, err);
 
@@ -183,16 +137,18 @@ static int bootstrap(
 	add(&args, "mmdebstrap");
 	add(&args, "--mode=auto");
 	add(&args, "--variant=minbase");
-	addf(&args, "--include=%s", packages);
-	for (size_t i = 0; spec->packages && spec->packages[i]; i++)
-		addf(&args, "--include=%s", spec->packages[i]);
-	r = add_hooks(vm, &args, spec, dir, err);
-	add(&args, suite);
-	addf(&args, "%s/root.tar", dir);
-	add_sources(&args, suite);
+	addf(&args, "--include=%s,%s", image->arch->kernel, packages);
+	for (size_t i = 0; further && further[i]; i++)
+		addf(&args, "--include=%s", further[i]);
+	if (image->rake)
+		add(&args, "--include=rake");
+	r = add_hooks(image, &args, err);
+	add(&args, image->suite);
+	addf(&args, "%s/root.tar", image->dir);
+	add_sources(&args, image->suite);
 	if (r == 0 && args.failed)
 		r = kb_err_set(err, KB_ERR_LIMIT, "too many packages for one base");
-	return r < 0 ? r : kb_op_run(vm, "packages", args.list, BUILD_MS, err);
+	return r < 0 ? r : kb_op_run(image->vm, "packages", args.list, BUILD_MS, err);
 }
 
 /* A file system's uuid that follows from its name, so that the same input gives the same image. */
@@ -206,52 +162,35 @@ static void image_uuid(const struct kb_base_spec *spec, char ret[37])
 		ret, 37, "6b627375-7062-4173-a500-%012llx", (unsigned long long)h & 0xffffffffffff);
 }
 
-static int pack(
-	struct kb_vmctl *vm, const struct kb_base_spec *spec, const char *dir, struct kb_err *err)
+static int pack(const struct kb_image *image, struct kb_err *err)
 {
-	KB_FREE char *script = kb_asprintf("%s/pack.sh", dir);
-	KB_FREE char *tar = kb_asprintf("%s/root.tar", dir);
+	const struct kb_base_spec *spec = image->spec;
+	KB_FREE char *script = kb_asprintf("%s/pack.sh", image->dir);
+	KB_FREE char *tar = kb_asprintf("%s/root.tar", image->dir);
 	char bytes[32], uuid[37];
-	const char *const as_root[] = {"sh", script, tar, bytes, uuid, dir, NULL};
+	const char *const as_root[] = {"sh", script, tar, bytes, uuid, image->dir, NULL};
 	const char *const as_user[] = {"unshare", "--map-root-user", "--map-auto", "--", "sh",
-		script, tar, bytes, uuid, dir, NULL};
+		script, tar, bytes, uuid, image->dir, NULL};
 	uint64_t size = spec->disk_bytes ? spec->disk_bytes : KB_VM_DISK_BYTES;
-	int r = write_in(dir, "pack.sh", kb_image_pack_sh, err);
+	int r = kb_image_write(image, "pack.sh", kb_image_pack_sh, err);
 
 	if (r < 0 || !script || !tar)
 		return r < 0 ? r : kb_err_nomem(err);
 	snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)size);
 	image_uuid(spec, uuid);
-	return kb_op_run(vm, "image", geteuid() == 0 ? as_root : as_user, PACK_MS, err);
+	return kb_op_run(image->vm, "image", geteuid() == 0 ? as_root : as_user, PACK_MS, err);
 }
 
-int kb_image_build(
-	struct kb_vmctl *vm, const struct kb_base_spec *spec, const char *dir, struct kb_err *err)
+int kb_image_build(const struct kb_image *image, struct kb_err *err)
 {
-	static const char *const scraps[] = {
-		"root.tar", "setup.sh", "pack.sh", "authorized-key", "dotfiles-url"};
-	const char *user = spec->user ? spec->user : "dev";
 	int r;
 
-	if (!kb_name_valid(user) || !kb_name_valid(spec->suite ? spec->suite : "bookworm"))
-		return kb_err_set(err, KB_ERR_USAGE, "%s is not a user or suite name", user);
-	for (size_t i = 0; spec->packages && spec->packages[i]; i++)
-		if (!package_valid(spec->packages[i]))
-			return kb_err_set(err, KB_ERR_USAGE, "%s is not the name of a package",
-				spec->packages[i]);
-	if ((r = plain(dir, err)) < 0 || (r = kb_space_check(dir, NEEDED_BYTES, err)) < 0)
+	if ((r = plain(image->dir, err)) < 0 ||
+		(r = kb_space_check(image->dir, NEEDED_BYTES, err)) < 0)
 		return r;
-	kb_op_progress(vm, "packages", "installing Debian with mmdebstrap");
-	if ((r = bootstrap(vm, spec, dir, err)) < 0)
+	kb_op_progress(image->vm, "packages", "installing Debian with mmdebstrap");
+	if ((r = bootstrap(image, err)) < 0)
 		return r;
-	kb_op_progress(vm, "image", "making the disk image");
-	if ((r = pack(vm, spec, dir, err)) < 0)
-		return r;
-	for (size_t i = 0; i < KB_ARRAY_LEN(scraps); i++) {
-		KB_FREE char *path = kb_asprintf("%s/%s", dir, scraps[i]);
-
-		if (path)
-			unlink(path);
-	}
-	return 0;
+	kb_op_progress(image->vm, "image", "making the disk image");
+	return pack(image, err);
 }

@@ -8,6 +8,7 @@ cd "$4"
 trap 'rm -rf tree' EXIT
 mkdir tree
 tar -C tree --numeric-owner --exclude='./dev/*' -xpf "$tar"
+echo '/dev/vda / ext4 rw,noatime,errors=remount-ro 0 1' >tree/etc/fstab
 cp tree/boot/vmlinuz-* vmlinuz
 cp tree/boot/initrd.img-* initrd
 chmod 600 vmlinuz initrd

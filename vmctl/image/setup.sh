@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs inside a new base, as root, in its own root directory. Everything that makes a plain Debian a
-# base of kbsup, and nothing that tells one machine from another.
+# usage: setup.sh USER [PUBLIC-KEY-FILE]
+# Runs inside a new base, as root, in its own root directory or in a machine: everything that makes a
+# Debian a base of kbsup. Its programs are in /usr/libexec/kbsup.
 set -eu
-user=$1
+user=$1 key=${2:-/tmp/kbsup-authorized-key}
 
 install -d -m 755 /usr/libexec/kbsup /etc/ssh/sshd_config.d
 for program in /usr/libexec/kbsup/*; do
@@ -10,14 +11,20 @@ for program in /usr/libexec/kbsup/*; do
 done
 
 # The person: uid 1000, sudo without a password (the machine is the boundary, not the account).
-id "$user" >/dev/null 2>&1 || useradd -m -u 1000 -s /bin/bash "$user"
+# An imported image may have an account of its own there.
+if ! id "$user" >/dev/null 2>&1; then
+	uid=
+	getent passwd 1000 >/dev/null || uid='-u 1000'
+	# shellcheck disable=SC2086 # two words or none
+	useradd -m $uid -s /bin/bash "$user"
+fi
+home=$(getent passwd "$user" | cut -d: -f6) group=$(id -gn "$user")
 install -d -m 755 /etc/sudoers.d
 echo "$user ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/kbsup
 chmod 440 /etc/sudoers.d/kbsup
-if [ -s /tmp/kbsup-authorized-key ]; then
-	install -d -m 700 -o "$user" -g "$user" "/home/$user/.ssh"
-	install -m 600 -o "$user" -g "$user" /tmp/kbsup-authorized-key \
-		"/home/$user/.ssh/authorized_keys"
+if [ -s "$key" ]; then
+	install -d -m 700 -o "$user" -g "$group" "$home/.ssh"
+	install -m 600 -o "$user" -g "$group" "$key" "$home/.ssh/authorized_keys"
 fi
 
 # sshd: keys only, our own client key beside the user's, one host key that each machine is given.
@@ -44,7 +51,11 @@ OOMScoreAdjust=-900
 [Install]
 WantedBy=multi-user.target
 UNIT
-systemctl enable kbsup-machine.service serial-getty@ttyS0.service
+case $(uname -m) in
+aarch64) serial=ttyAMA0 ;;
+*) serial=ttyS0 ;;
+esac
+systemctl enable kbsup-machine.service "serial-getty@$serial.service"
 if [ -x /usr/libexec/kbsup/kbsup-guest ]; then
 	cat >/etc/systemd/system/kbsup-guest.service <<'UNIT'
 [Unit]
@@ -74,44 +85,4 @@ systemctl disable systemd-networkd.service systemd-networkd-wait-online.service 
 	>/dev/null 2>&1 || true
 systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 	e2scrub_all.timer fstrim.timer systemd-timesyncd.service >/dev/null 2>&1 || true
-echo '/dev/vda / ext4 rw,noatime,errors=remount-ro 0 1' >/etc/fstab
 echo kbsup-base >/etc/hostname
-
-# The person's own set-up, by the usual entry points, as the person.
-if [ -d /tmp/kbsup-dotfiles ] || [ -s /tmp/kbsup-dotfiles-url ]; then
-	home=/home/$user
-	if [ -s /tmp/kbsup-dotfiles-url ]; then
-		runuser -u "$user" -- git clone -- "$(cat /tmp/kbsup-dotfiles-url)" "$home/.dotfiles"
-	else
-		cp -a /tmp/kbsup-dotfiles "$home/.dotfiles"
-		chown -R "$user:$user" "$home/.dotfiles"
-	fi
-	cd "$home/.dotfiles"
-	if [ -x bootstrap.sh ]; then
-		set -- ./bootstrap.sh start
-	elif [ -x install.sh ]; then
-		set -- ./install.sh
-	elif [ -f Rakefile ]; then
-		set -- rake
-	elif [ -f files.map ]; then
-		# "FILE HOME-PATH" per line: links from the home directory.
-		# shellcheck disable=SC2016 # the inner shell expands them
-		set -- sh -ec 'while read -r from to; do
-			mkdir -p "$(dirname "$HOME/$to")"
-			ln -sfn "$PWD/$from" "$HOME/$to"
-		done <files.map'
-	else
-		echo "the dotfiles have no bootstrap.sh, install.sh, Rakefile or files.map" >&2
-		exit 1
-	fi
-	runuser -u "$user" -- env HOME="$home" USER="$user" "$@" ||
-		{ echo "the dotfiles' $1 failed with exit $?" >&2; exit 1; }
-	cd /
-fi
-
-# Nothing of the build stays, nothing that a machine must have for itself.
-rm -rf /tmp/kbsup-* /kbsup-setup.sh
-rm -f /etc/ssh/ssh_host_* /var/lib/systemd/random-seed /var/lib/dbus/machine-id \
-	/root/.bash_history "/home/$user/.bash_history"
-echo uninitialized >/etc/machine-id
-find /var/log -type f -delete
