@@ -23,6 +23,12 @@ static void progress(const char *step, const char *detail, void *arg)
 	}
 }
 
+static void output(const char *step, const char *line, void *arg)
+{
+	if (getenv("VMTOOL_VERBOSE") || strcmp(step, "dotfiles") == 0)
+		progress(step, line, arg);
+}
+
 static void show(const struct kb_vm_info *i, void *arg)
 {
 	printf("%s %s base=%s/%u pid=%d port=%u disk=%llu pss=%llu forked=%d took_ms=%.1f", i->name,
@@ -54,12 +60,32 @@ static const char *arg_at(const struct call *c, int i)
 	return i < c->argc ? c->argv[i] : NULL;
 }
 
+/* The value of a KEY=VALUE among the arguments, or NULL. */
+static const char *setting(const struct call *c, const char *key)
+{
+	size_t len = strlen(key);
+
+	for (int i = 1; i < c->argc; i++)
+		if (!strncmp(c->argv[i], key, len) && c->argv[i][len] == '=')
+			return c->argv[i] + len + 1;
+	return NULL;
+}
+
 static int base_create(struct call *c)
 {
+	const char *packages[] = {setting(c, "package"), NULL};
 	struct kb_base_spec spec = {.name = arg_at(c, 0),
-		.ssh_key = getenv("VMTOOL_SSH_KEY"),
-		.dotfiles = arg_at(c, 1)};
+		.from = setting(c, "from"),
+		.arch = setting(c, "arch"),
+		.user = setting(c, "user"),
+		.ssh_key = setting(c, "key"),
+		.dotfiles = setting(c, "dotfiles"),
+		.packages = packages,
+		.no_template = setting(c, "template") != NULL,
+		.import_ms = setting(c, "import_ms") ? atoi(setting(c, "import_ms")) : 0};
 
+	if (setting(c, "size") && !kb_parse_size(setting(c, "size"), &spec.disk_bytes))
+		return kb_err_set(c->err, KB_ERR_USAGE, "a bad size");
 	return kb_base_create(c->vm, &spec, c->err);
 }
 
@@ -288,6 +314,15 @@ static const struct {
 	{"disk-list", disk_list, 0},
 };
 
+static void show_tail(const struct kb_vmctl *vm)
+{
+	const char *lines[KB_VM_TAIL_MAX];
+	size_t n = kb_vmctl_tail(vm, lines);
+
+	for (size_t i = 0; i < n; i++)
+		fprintf(stderr, "  %s\n", lines[i]);
+}
+
 /* A descriptor that becomes readable with the first SIGINT or SIGTERM: the operation is cancelled
  * and puts things back, instead of dying where it stands. */
 static int cancel_on_signal(void)
@@ -313,6 +348,7 @@ int main(int argc, char **argv)
 		.accel = "tcg",
 		.cancel_fd = cancel_on_signal(),
 		.progress = progress,
+		.output = output,
 		.arg = &start_ns};
 	struct call call = {.argc = argc - 2, .argv = argv + 2, .err = &err};
 	int r = -KB_ERR_USAGE;
@@ -327,6 +363,8 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < KB_ARRAY_LEN(verbs); i++)
 		if (strcmp(argv[1], verbs[i].verb) == 0 && call.argc >= verbs[i].args)
 			r = verbs[i].fn(&call);
+	if (err.code)
+		show_tail(call.vm);
 	kb_vmctl_close(call.vm);
 out:
 	if (err.code)
