@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base.h"
 #include "driver/qemu.h"
 #include "files.h"
 #include "supervisor/base/fd.h"
@@ -27,7 +28,7 @@ static int launch(struct kb_builder *b, pid_t *ret_pid, struct kb_err *err)
 		.disk = disk,
 		.ram = b->ram ? ram : NULL,
 		.ram_shared = true,
-		.mac = KB_BUILDER_MAC,
+		.mac = KB_TEMPLATE_MAC,
 		.isolated = b->isolated,
 		.seed = b->seed};
 	int r;

@@ -5,9 +5,6 @@
 #include "agent.h"
 #include "monitor.h"
 
-/* Of every such machine: none of them has a neighbour. */
-#define KB_BUILDER_MAC KB_TEMPLATE_MAC
-
 struct kb_builder {
 	struct kb_vmctl *vm;
 	const char *arch;
