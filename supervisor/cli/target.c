@@ -123,8 +123,10 @@ int kb_target_find(
 void kb_target_finish(struct kb_target *t)
 {
 	struct kb_err err;
+	int r = t->made && !t->stays ? kb_vm_delete(t->vm.vm, t->machine, &err) : 0;
 
-	if (t->made && !t->stays && kb_vm_delete(t->vm.vm, t->machine, &err) < 0)
+	/* Not found: its making failed, and left nothing. */
+	if (r < 0 && r != -KB_ERR_NOTFOUND)
 		kb_log_error("machine %s stays: %s", t->machine, err.msg);
 	if (t->policy[0])
 		unlink(t->policy);

@@ -10,7 +10,11 @@ static const struct {
 	{KB_VM_CRASHED, KB_ERR_NOTFOUND},
 	{KB_VM_PANICKED, KB_ERR_NOTFOUND},
 	{KB_VM_INCOMPLETE, KB_ERR_NOTFOUND},
+	{KB_VM_DAMAGED, KB_ERR_NOTFOUND},
 	{KB_VM_SUSPENDED, KB_ERR_CLOSED},
+	{KB_VM_PAUSED, KB_ERR_CLOSED},
+	{KB_VM_NO_SPACE, KB_ERR_CLOSED},
+	{KB_VM_HUNG, KB_ERR_CLOSED},
 };
 
 int kb_reach_check(struct kb_reach *reach, struct kb_err *err)
