@@ -18,13 +18,14 @@
 #include "freeze.h"
 #include "supervisor/base/fd.h"
 
-#define OPEN_MS	  10000
-#define HELLO_MS  5000
-#define FORMAT_MS 180000
-#define MOUNT_MS  4500000 /* it may be repaired meanwhile */
-#define CLOSE_MS  180000  /* what is unwritten has to be written */
-#define SPACE_MIN (64ull << 20)
-#define USERS_MAX 3 /* named in a message */
+#define OPEN_TRIES 3
+#define OPEN_MS	   10000
+#define HELLO_MS   5000
+#define FORMAT_MS  180000
+#define MOUNT_MS   4500000 /* it may be repaired meanwhile */
+#define CLOSE_MS   180000  /* what is unwritten has to be written */
+#define SPACE_MIN  (64ull << 20)
+#define USERS_MAX  3 /* named in a message */
 
 /* ---- asking the machine ---------------------------------------------------------------------- */
 
@@ -292,7 +293,8 @@ static int open_running(struct kb_machine *m, struct kb_mon *ret, struct kb_err 
 	int r;
 
 	*ret = (struct kb_mon){0};
-	if (kb_pid_of(m->vm, m->id) > 0) {
+	/* Who connects while QEMU lets go of the one before may be let go of as well: once more. */
+	for (int i = 0; i < OPEN_TRIES && !ret->qmp && kb_pid_of(m->vm, m->id) > 0; i++) {
 		if ((r = kb_mon_open(m->vm, m->id, "qmp", 0, OPEN_MS, ret, err)) < 0) {
 			kb_mon_close(ret);
 			return r;
@@ -347,6 +349,7 @@ int kb_disk_attach(struct kb_vmctl *vm, const struct kb_disk_attach *spec, struc
 	kb_mon_close(&mon);
 	if (r < 0 || (r = kb_disk_info(&d, ret, err)) < 0)
 		return r;
+	kb_run_touch(vm, m.id); /* somebody uses it, as far as idleness goes */
 	ret->live = true;
 	ret->total = (uint64_t)kb_json_int(reply, "total", 0);
 	ret->free = (uint64_t)kb_json_int(reply, "free", 0);

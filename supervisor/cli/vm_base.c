@@ -15,20 +15,21 @@
 static int read_key(const char *path, char ret[KEY_MAX], struct kb_err *err)
 {
 	FILE *file = fopen(path, "re");
-	bool good = file && fgets(ret, KEY_MAX, file);
+	char line[KEY_MAX - 1]; /* the line end comes back at the end */
+	bool good = file && fgets(line, sizeof(line), file);
 
 	if (!file)
 		return kb_err_sys(err, errno, "%s cannot be read", path);
 	fclose(file);
-	if (good && strstr(ret, "PRIVATE KEY")) {
+	if (good && strstr(line, "PRIVATE KEY")) {
 		kb_err_set(err, KB_ERR_USAGE, "%s is a private key, which stays here", path);
 		return kb_err_hint(err, "give the public one beside it: %s.pub", path);
 	}
-	ret[strcspn(ret, "\r\n")] = '\0';
-	if (!good || !strchr(ret, ' ') ||
-		(strncmp(ret, "ssh-", 4) && strncmp(ret, "ecdsa-", 6) && strncmp(ret, "sk-", 3)))
+	line[good ? strcspn(line, "\r\n") : 0] = '\0';
+	if (!good || !strchr(line, ' ') ||
+		(strncmp(line, "ssh-", 4) && strncmp(line, "ecdsa-", 6) && strncmp(line, "sk-", 3)))
 		return kb_err_set(err, KB_ERR_USAGE, "%s is no file with a public ssh key", path);
-	strcat(ret, "\n");
+	snprintf(ret, KEY_MAX, "%s\n", line);
 	return 0;
 }
 

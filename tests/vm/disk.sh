@@ -23,9 +23,19 @@ disk_field() { vm disk-list | awk '$1 == "p"' | tr ' ' '\n' | sed -n "s/^$1=//p"
 hex() { od -An -v -tx1 | tr -d ' \n'; }
 qemu_of() { field "$1" pid; }
 
+# What the program that makes the volume is told, by arguments and variables: it is gone too soon to
+# be watched, and before the key is known.
+mkdir "$WORK/bin"
+cat >"$WORK/bin/qemu-img" <<SHIM
+#!/bin/sh
+{ printf '%s\n' "\$@"; env; } >>"$WORK/told"
+exec "$(command -v qemu-img)" "\$@"
+SHIM
+chmod +x "$WORK/bin/qemu-img"
+
 section "making one"
 for m in a b; do vm start $m >/dev/null & done
-with "$PASS" disk-create p 256
+PATH=$WORK/bin:$PATH with "$PASS" disk-create p 256
 wait
 same "a fresh one" detached "$(disk)"
 [ "$(disk_field occupied)" -le $((4 << 20)) ] || fail "a fresh disk occupies $(disk_field occupied) bytes"
@@ -48,6 +58,8 @@ MASTER=$("$LUKSMASTER" "$LUKS/disk.luks" <"$WORK/key") || fail "the volume's mas
 } >"$WORK/needles"
 rm "$WORK/pass"
 CANARY=${0%/*}/canary.py
+contains "what the volume's maker was told" /disk.luks "$(cat "$WORK/told")"
+python3 "$CANARY" "$WORK/needles" files "$WORK/told" >"$WORK/found" || fail "told to the volume's maker: $(cat "$WORK/found")"
 touch "$WORK/watching"
 python3 "$CANARY" "$WORK/needles" watch "$WORK/watching" >"$WORK/watched" &
 watcher=$!

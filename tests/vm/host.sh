@@ -3,7 +3,7 @@
 # of this test's alone, the supervisor stopped at the end. Sourced after lib.sh.
 export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/config HOME=$WORK/home
 mkdir -p "$HOME/code/app"
-cd "$HOME/code/app"
+cd "$HOME/code/app" || exit 1
 rm -rf "$VM_CACHE/kbsup/store"
 
 kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }

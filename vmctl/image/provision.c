@@ -96,9 +96,9 @@ static int go_online(struct kb_builder *b, struct kb_err *err)
 		snprintf(hex + 2 * i, 3, "%02x", raw[i]);
 	return kb_agent_call(&b->agent,
 		json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s}", "op", "online", "entropy",
-			hex, "time_ns", (json_int_t)kb_now_real(), "mac", KB_TEMPLATE_MAC, "address",
-			"10.0.2.15", "netmask", "255.255.255.0", "gateway", "10.0.2.2", "dns",
-			"10.0.2.3"),
+			hex, "time_ns", (json_int_t)kb_now_real(), "mac", KB_TEMPLATE_MAC,
+			"address", "10.0.2.15", "netmask", "255.255.255.0", "gateway", "10.0.2.2",
+			"dns", "10.0.2.3"),
 		NET_MS, NULL, err);
 }
 
