@@ -280,11 +280,11 @@ static void test_signal(void **state)
 
 static void test_exec(void **state)
 {
-	static const char *const who = "grep -E '^(Seccomp|NoNewPrivs|CapBnd|CapEff|Uid):' "
-				       "/proc/self/status; id -u; exit 4";
+	static const char *const who = "id -u; grep -E '^(Seccomp|NoNewPrivs|CapBnd|CapEff|Uid):' "
+				       "/proc/self/status; exit 4";
 	struct fixture *f = *state;
 	struct fl_session *s = start_shell(f,
-		"grep -E '^(Seccomp|NoNewPrivs|CapBnd|CapEff|Uid):' /proc/self/status; id -u; read "
+		"id -u; grep -E '^(Seccomp|NoNewPrivs|CapBnd|CapEff|Uid):' /proc/self/status; read "
 		"x",
 		false);
 	struct fl_process *first = fl_first(s), *p[5];
@@ -295,6 +295,7 @@ static void test_exec(void **state)
 		p[i] = fl_exec(s, SHELL(who), false);
 	for (size_t i = 0; i < KB_ARRAY_LEN(p); i++)
 		fl_wait_exited(p[i]);
+	fl_wait_output(first, "Seccomp:\t2\n"); /* the last line, written with those before it */
 	confinement = strdup(text_of(&first->out));
 	assert_non_null(strstr(confinement, "Seccomp:\t2"));
 	assert_non_null(strstr(confinement, "NoNewPrivs:\t1"));

@@ -348,8 +348,7 @@ static void ordinary_work(void **state)
 		assert_int_equal(result(works[i]), 0);
 }
 
-/* ---- What the kernel needs is never taken ------------------------------------------------------
- */
+/* ---- What the kernel needs is never taken ---------------------------------------------------- */
 
 /* Comes back from a handler (rt_sigreturn), goes on sleeping after a stop (restart_syscall) and
  * ends (exit); the caller stops it meanwhile. */
