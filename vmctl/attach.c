@@ -18,14 +18,13 @@
 #include "freeze.h"
 #include "supervisor/base/fd.h"
 
-#define OPEN_TRIES 3
-#define OPEN_MS	   10000
-#define HELLO_MS   5000
-#define FORMAT_MS  180000
-#define MOUNT_MS   4500000 /* it may be repaired meanwhile */
-#define CLOSE_MS   180000  /* what is unwritten has to be written */
-#define SPACE_MIN  (64ull << 20)
-#define USERS_MAX  3 /* named in a message */
+#define OPEN_MS	  10000
+#define HELLO_MS  5000
+#define FORMAT_MS 180000
+#define MOUNT_MS  4500000 /* it may be repaired meanwhile */
+#define CLOSE_MS  180000  /* what is unwritten has to be written */
+#define SPACE_MIN (64ull << 20)
+#define USERS_MAX 3 /* named in a message */
 
 /* ---- asking the machine ---------------------------------------------------------------------- */
 
@@ -293,8 +292,7 @@ static int open_running(struct kb_machine *m, struct kb_mon *ret, struct kb_err 
 	int r;
 
 	*ret = (struct kb_mon){0};
-	/* Who connects while QEMU lets go of the one before may be let go of as well: once more. */
-	for (int i = 0; i < OPEN_TRIES && !ret->qmp && kb_pid_of(m->vm, m->id) > 0; i++) {
+	if (kb_pid_of(m->vm, m->id) > 0) {
 		if ((r = kb_mon_open(m->vm, m->id, "qmp", 0, OPEN_MS, ret, err)) < 0) {
 			kb_mon_close(ret);
 			return r;

@@ -58,6 +58,8 @@ int kb_mon_open(struct kb_vmctl *vm, const char *id, const char *name, pid_t pid
 	int fd = -1, r;
 
 	*ret = (struct kb_mon){.vm = vm};
+	snprintf(ret->id, sizeof(ret->id), "%s", id);
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	r = connect_retry(vm, id, name, pid, timeout_ms, &fd, err);
 	if (r == 0)
 		r = kb_qmp_create(vm->loop, fd, NULL, NULL, &ret->qmp, err);
@@ -81,12 +83,13 @@ static void on_reply(const json_t *ret, const struct kb_err *err, void *arg)
 	kb_loop_stop(call->vm->loop);
 }
 
-static int call_wait(struct kb_mon *mon, const char *command, json_t *args, int fd, json_t **ret,
-	struct kb_err *err)
+static int call_once(struct kb_mon *mon, const char *command, json_t *args, int fd, json_t **ret,
+	bool *ret_unseen, struct kb_err *err)
 {
 	struct call call = {.vm = mon->vm};
 	int r;
 
+	*ret_unseen = false;
 	if (!mon->qmp) {
 		json_decref(args);
 		return kb_err_set(err, KB_ERR_CLOSED, "%s: QEMU's monitor is closed", command);
@@ -97,6 +100,7 @@ static int call_wait(struct kb_mon *mon, const char *command, json_t *args, int 
 		r = kb_op_wait(mon->vm, &call.done,
 			mon->limit_ms ? mon->limit_ms : KB_QMP_GREETING_MS + 2 * KB_MON_COMMAND_MS,
 			command, err);
+	*ret_unseen = !kb_qmp_ready(mon->qmp);
 	if (r < 0)
 		kb_mon_close(mon); /* the reply would find our stack gone */
 	else if (call.err.code) {
@@ -107,6 +111,30 @@ static int call_wait(struct kb_mon *mon, const char *command, json_t *args, int 
 		*ret = call.ret;
 	else
 		json_decref(call.ret);
+	return r;
+}
+
+static int connect_again(struct kb_mon *mon, struct kb_err *err)
+{
+	int fd = -1, r;
+
+	kb_mon_close(mon);
+	mon->again = true;
+	r = kb_run_connect(mon->vm, mon->id, mon->name, &fd, err);
+	return r < 0 ? r : kb_qmp_create(mon->vm->loop, fd, NULL, NULL, &mon->qmp, err);
+}
+
+/* Who connects while QEMU still lets go of the client before may be dropped with it (QEMU 7.2). It
+ * has seen nothing of the command then, so once more does no harm. */
+static int call_wait(struct kb_mon *mon, const char *command, json_t *args, int fd, json_t **ret,
+	struct kb_err *err)
+{
+	bool unseen;
+	int r = call_once(mon, command, json_incref(args), fd, ret, &unseen, err);
+
+	if (r == -KB_ERR_CLOSED && unseen && !mon->again && fd < 0 && connect_again(mon, NULL) == 0)
+		r = call_once(mon, command, json_incref(args), fd, ret, &unseen, err);
+	json_decref(args);
 	return r;
 }
 

@@ -1,6 +1,7 @@
 /* QMP as an operation uses it: one question after the other, each waited for. Internal to vmctl. */
 #pragma once
 
+#include "files.h"
 #include "op.h"
 #include "qmp.h"
 
@@ -8,8 +9,10 @@
 
 struct kb_mon {
 	struct kb_vmctl *vm;
-	struct kb_qmp *qmp; /* NULL when closed */
-	int64_t limit_ms;   /* for each call; 0: the client's own deadlines */
+	struct kb_qmp *qmp;		     /* NULL when closed */
+	int64_t limit_ms;		     /* for each call; 0: the client's own deadlines */
+	char id[KB_VM_ID_SIZE * 2], name[8]; /* where it is connected to */
+	bool again; /* it was lost before QEMU had greeted, and connected once more */
 };
 
 /* Connect to RUN/ID/NAME.sock ("qmp", which operations use under the machine's lock, or "spare",

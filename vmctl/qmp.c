@@ -245,6 +245,11 @@ static struct command *command_new(json_int_t id, const char *name, json_t *args
 	return c;
 }
 
+bool kb_qmp_ready(const struct kb_qmp *q)
+{
+	return q->ready;
+}
+
 int kb_qmp_execute(struct kb_qmp *q, const char *name, json_t *args, int fd, int timeout_ms,
 	kb_qmp_reply_fn fn, void *arg, struct kb_err *err)
 {

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "supervisor/base/err.h"
@@ -39,6 +40,8 @@ int kb_qmp_create(struct kb_loop *loop, int fd, const struct kb_qmp_ops *ops, vo
 	struct kb_qmp **ret, struct kb_err *err);
 /* Drops what is pending without replies. NULL is fine. */
 void kb_qmp_destroy(struct kb_qmp *q);
+/* Whether QEMU has greeted and agreed: until then it has seen no command. */
+bool kb_qmp_ready(const struct kb_qmp *qmp);
 /* Queue a command. args (may be NULL) is consumed, also on failure. With fd >= 0 a duplicate of it
  * travels along (for getfd); the caller keeps its own. The deadline counts from the moment the
  * command is sent. */

@@ -23,6 +23,7 @@
 
 #define MAC_SIZE     6
 #define CARD_POLL_MS 20
+#define RENAMES_MAX  3 /* of a card that is being used already */
 #define CARD_WAIT_MS 20000
 #define KEPT_DIR     "/var/lib/kbsup"
 #define KEPT	     KEPT_DIR "/network.json"
@@ -76,6 +77,25 @@ static int set_flags(int sock, const char card[IFNAMSIZ], bool up, struct kb_err
 		return r;
 	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
 	return control(sock, SIOCSIFFLAGS, &ifr, up ? "it cannot go up" : "it cannot go down", err);
+}
+
+/* Down: that also forgets the neighbours and routes of a former life. While a machine boots, udev
+ * may give the card another name after it was found. */
+static int card_down(int sock, char ret[IFNAMSIZ], struct kb_err *err)
+{
+	struct kb_err why = {0};
+	int r = 0;
+
+	for (int i = 0; i < RENAMES_MAX; i++) {
+		r = card_name(ret, &why);
+		if (r == 0)
+			r = set_flags(sock, ret, false, &why);
+		if (r == 0 || why.errnum != ENODEV)
+			break;
+	}
+	if (r < 0 && err)
+		*err = why;
+	return r;
 }
 
 static int set_mac(int sock, const char *card, const char *mac, struct kb_err *err)
@@ -164,10 +184,8 @@ static int up(const json_t *request, struct kb_err *err)
 
 	if (sock < 0)
 		return kb_err_sys(err, errno, "no socket");
-	/* Down first: that also forgets the neighbours and routes of a former life. */
-	if ((r = kbm_string(request, "mac", &mac, err)) < 0 || (r = card_name(card, err)) < 0 ||
-		(r = set_flags(sock, card, false, err)) < 0 ||
-		(r = set_mac(sock, card, mac, err)) < 0 ||
+	if ((r = kbm_string(request, "mac", &mac, err)) < 0 ||
+		(r = card_down(sock, card, err)) < 0 || (r = set_mac(sock, card, mac, err)) < 0 ||
 		(r = set_flags(sock, loopback, true, err)) < 0)
 		return r;
 	if (json_is_true(json_object_get(request, "dhcp")))
@@ -223,7 +241,6 @@ int kbm_net_down(struct kb_err *err)
 {
 	KB_CLOSE int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	char card[IFNAMSIZ] = "";
-	int r = card_name(card, err);
 
-	return r < 0 ? r : set_flags(sock, card, false, err);
+	return card_down(sock, card, err);
 }
