@@ -11,7 +11,7 @@
 #include "vmctl/files.h"
 
 #define CREATE_MS    60000
-#define CREATE_TRIES 8
+#define CREATE_TRIES 64
 #define GONE_MS	     10000
 #define POLL_MS	     5
 /* The key is random, so QEMU need not make guessing it slow; it wants to measure something. */
