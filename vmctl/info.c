@@ -87,6 +87,10 @@ static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struc
 	ret->ssh_port = ret->pid > 0 ? (unsigned)kb_json_int(json, "port", 0) : 0;
 	snprintf(ret->host, sizeof(ret->host), "127.0.0.1");
 	ret->host_memory = ret->pid > 0 ? kb_process_memory(ret->pid) : 0;
+	if (ret->pid > 0 && kb_qemu_has_screen(json_object_get(json, "words")) &&
+		snprintf(ret->screen, sizeof(ret->screen), "%s/%s/" KB_QEMU_SCREEN_SOCK, vm->run,
+			ret->id) >= (int)sizeof(ret->screen))
+		*ret->screen = '\0'; /* no socket has so long a path */
 	if (ret->pid > 0)
 		kb_disks_of(vm, ret->id, ret);
 	ret->disk_bytes = kb_tree_blocks(dir) + kb_tree_blocks(path);

@@ -417,14 +417,15 @@ static int make_disk(struct kb_machine *m, const char *id, bool warm, struct kb_
 }
 
 /* The words of a machine of this size: the base's own, or the same machine with other figures. */
-static int words_for(struct kb_machine *m, const struct kb_vm_spec *spec,
-	struct kb_machine_new *made, json_t **ret, struct kb_err *err)
+static int words_for(const struct kb_machine *m, unsigned memory_mib, unsigned cpus, bool screen,
+	json_t **ret, struct kb_err *err)
 {
 	struct kb_qemu_shape shape = {.arch = kb_json_str(m->base.json, "arch", NULL),
 		.accel = kb_json_str(m->base.json, "accel", "tcg"),
 		.firmware = json_is_true(json_object_get(m->base.json, "firmware")),
-		.memory_mib = made->memory_mib,
-		.cpus = made->cpus};
+		.screen = screen,
+		.memory_mib = memory_mib,
+		.cpus = cpus};
 
 	return kb_qemu_shape_words(&shape, ret, err);
 }
@@ -455,13 +456,14 @@ static int create(struct kb_machine *m, const struct kb_vm_spec *spec, enum kb_v
 	cpus = (unsigned)kb_json_int(m->base.json, "cpus", KB_VM_CPUS);
 	made.memory_mib = spec->memory_mib ? spec->memory_mib : memory;
 	made.cpus = spec->cpus ? spec->cpus : cpus;
-	warm = m->base.frozen && !spec->cold && made.memory_mib == memory && made.cpus == cpus;
+	warm = m->base.frozen && !spec->cold && !spec->screen && made.memory_mib == memory &&
+	       made.cpus == cpus;
 	taken = warm && from_pool(m, spec, dir, &lock);
 	*ret_way = taken ? KB_VM_TAKEN : warm ? KB_VM_FORKED : KB_VM_BOOTED;
 	if (!taken && (r = kb_tmp_create(m->vm, dir, &lock, err)) < 0)
 		return r;
 	made.id = kb_tmp_id(dir);
-	if ((r = words_for(m, spec, &made, &words, err)) == 0) {
+	if ((r = words_for(m, made.memory_mib, made.cpus, spec->screen, &words, err)) == 0) {
 		/* A base of an older kbsup keeps its own words. */
 		made.words = warm ? m->base.words : words;
 		r = taken ? 0 : make_disk(m, made.id, warm, err);
@@ -535,12 +537,39 @@ static int let_go_on(struct kb_machine *m, struct kb_err *err)
 	return r;
 }
 
+/* A machine gets its screen where it boots: what is saved or runs has none to draw on. */
+static int need_screen(struct kb_machine *m, bool boots, struct kb_err *err)
+{
+	json_t *words;
+	int r;
+
+	if (kb_qemu_has_screen(json_object_get(m->json, "words")))
+		return 0;
+	if (!boots) {
+		kb_err_set(err, KB_ERR_REFUSED, "machine %s was started without a screen", m->name);
+		return kb_err_hint(err,
+			"stop it, then start it with one: kbsup vm stop %s; kbsup vm start %s "
+			"--gui",
+			m->name, m->name);
+	}
+	r = words_for(m, (unsigned)kb_json_int(m->json, "memory_mib", KB_VM_MEMORY_MIB),
+		(unsigned)kb_json_int(m->json, "cpus", KB_VM_CPUS), true, &words, err);
+	if (r == 0 && json_object_set_new(m->json, "words", words) < 0)
+		r = kb_err_nomem(err);
+	return r;
+}
+
 static int start_existing(struct kb_machine *m, const struct kb_vm_spec *spec,
 	enum kb_vm_way *ret_way, struct kb_err *err)
 {
 	enum kb_vm_state state = kb_machine_state(m->vm, m->json, m->dir);
 	bool saved = kb_machine_has(m, "suspended");
+	bool boots = state == KB_VM_STOPPED || state == KB_VM_CRASHED ||
+		     (state == KB_VM_SUSPENDED && spec->cold);
+	int r = spec->screen ? need_screen(m, boots, err) : 0;
 
+	if (r < 0)
+		return r;
 	*ret_way = KB_VM_RESUMED;
 	switch (state) {
 	case KB_VM_RUNNING:

@@ -133,6 +133,7 @@ struct kb_vm_spec {
 	bool cold;	    /* boot instead of forking */
 	bool isolated;	    /* no network but the forwarded ports */
 	const char *bridge; /* a host bridge to join instead of user networking; NULL: none */
+	bool screen;	    /* a graphics card, too; the machine keeps it. Boots cold */
 	unsigned memory_mib, cpus; /* 0: the template's; others boot cold */
 };
 
@@ -157,6 +158,7 @@ struct kb_vm_info {
 	char host[256];	   /* where ssh_port is */
 	unsigned ssh_port; /* 0 when it has none */
 	bool isolated;
+	char screen[108]; /* the socket its screen is at (VNC); "" when it has none or is not up */
 	char bridge[16];
 	char mac[18];
 	unsigned memory_mib, cpus;

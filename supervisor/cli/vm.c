@@ -211,6 +211,7 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 		.cold = kb_args_has(args, "cold"),
 		.isolated = kb_args_has(args, "isolated"),
 		.bridge = kb_args_has(args, "bridged") ? DEFAULT_BRIDGE : NULL,
+		.screen = kb_args_has(args, "gui"),
 		.cpus = (unsigned)kb_args_count(args, "cpus", 0)};
 	const char *memory = kb_args_value(args, "memory");
 	struct kb_vm_info info;
@@ -226,6 +227,8 @@ static int run_start(struct kb_cli *cli, const struct kb_args *args, struct kb_e
 		(r = kb_vm_start(v.vm, &spec, &info, err)) < 0)
 		return r;
 	say_up(&v, &info);
+	if (spec.screen)
+		kb_vm_show_screen(&info);
 	if ((r = give_disks(&v, spec.name, args, err)) < 0 || !kb_args_has(args, "ssh"))
 		return r < 0 ? r : KB_EXIT_OK;
 	r = kb_vm_ssh(v.vm, spec.name, &to, err);
@@ -242,6 +245,7 @@ static const struct kb_option start_options[] = {
 	{.name = "bridged", .help = "Join the host's bridge " DEFAULT_BRIDGE},
 	{.name = "cpus", .arg = "N", .kind = KB_KIND_COUNT, .help = "Processors of a new machine"},
 	{.name = "memory", .arg = "SIZE", .help = "Memory of a new machine, like 2G"},
+	{.name = "gui", .help = "With a screen, and a window that shows it"},
 	DISK_OPTIONS,
 	{.name = "ssh", .help = "Then open a shell in it"},
 	{0},

@@ -29,6 +29,9 @@ int kb_vm_cli_open(struct kb_vm_cli *v, struct kb_cli *cli, struct kb_err *err);
 void kb_vm_cli_close(struct kb_vm_cli *v);
 /* Stop a machine and say so: for `kbsup stop`, which takes machines as well as sessions. */
 int kb_vm_stop_named(struct kb_cli *cli, const char *name, bool now, struct kb_err *err);
+/* vm_screen.c: opens a window on a machine's screen, where there is a desktop to open one on, and
+ * says where the screen is in any case. */
+void kb_vm_show_screen(const struct kb_vm_info *info);
 /* Wipe the progress line before something else is printed. */
 void kb_vm_cli_settle(struct kb_vm_cli *v);
 /* The signals that cancel operations are somebody else's from now on. */

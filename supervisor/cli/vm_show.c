@@ -52,6 +52,7 @@ static json_t *info_json(const struct kb_vm_info *i, const json_t *sessions)
 	json_object_set_new(one, "address", i->ssh_port ? json_string(address) : json_null());
 	json_object_set_new(one, "mac", json_string(i->mac));
 	json_object_set_new(one, "bridge", *i->bridge ? json_string(i->bridge) : json_null());
+	json_object_set_new(one, "screen", *i->screen ? json_string(i->screen) : json_null());
 	json_object_set_new(one, "disks", disks_json(i));
 	if (i->live)
 		json_object_set_new(one, "live", live_json(i));
@@ -207,6 +208,8 @@ static void print_ours(const struct kb_vm_info *i)
 		: i->isolated ? "isolated"
 			      : "user",
 		i->bridge);
+	if (*i->screen)
+		line("screen", "%s (VNC)", i->screen);
 	if (!i->pid)
 		return;
 	kb_format_size(words, i->host_memory);

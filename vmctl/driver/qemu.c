@@ -36,15 +36,16 @@ static const struct arch {
 		*machine; /* versioned, so that a newer QEMU still builds the one that was saved */
 	const char *cpu;  /* emulated */
 	const char *console;	     /* as the kernel calls the serial port */
+	const char *screen;	     /* a device that firmware and kernel can draw on */
 	const char *const *firmware; /* files that boot a disk, one of which is there; NULL: QEMU's
 				      * own does */
 } arches[] = {
 	/* Without page tables of five levels: TCG walks them, and a boot takes a quarter less. */
 	{"x86_64", "qemu-system-x86_64", "qemu-system-x86", "pc-q35-7.2", "max,la57=off", "ttyS0",
-		NULL},
+		"VGA", NULL},
 	/* Pointer authentication as Arm defines it takes half of an emulator's time. */
 	{"aarch64", "qemu-system-aarch64", "qemu-system-arm", "virt-7.2", "max,pauth-impdef=on",
-		"ttyAMA0", aarch64_firmware},
+		"ttyAMA0", "virtio-gpu-pci", aarch64_firmware},
 };
 
 /* The first that is there, or else the name QEMU itself may know. */
@@ -65,6 +66,7 @@ enum when {
 	FROM_DISK,     /* a boot loader on its disk knows one */
 	WITH_FIRMWARE, /* that, and QEMU's own firmware finds none */
 	ONLY_X86,
+	WITH_SCREEN,
 };
 
 /* The machine, fixed for good. The TCG code buffer is bounded because its default is a gigabyte. */
@@ -101,6 +103,10 @@ static const struct {
 	{{"-device", "virtio-rng-pci"}},
 	{{"-device", "pvpanic-pci"}},
 	{{"-device", "vmgenid,guid=auto"}, ONLY_X86},
+	{{"-vnc", "unix:@RUN@/" KB_QEMU_SCREEN_SOCK}, WITH_SCREEN},
+	{{"-device", "@SCREEN@"}, WITH_SCREEN},
+	{{"-device", "virtio-keyboard-pci"}, WITH_SCREEN},
+	{{"-device", "virtio-tablet-pci"}, WITH_SCREEN},
 	{{"-chardev", "socket,id=ser,path=@RUN@/console.sock,server=on,wait=off,logfile=@RUN@/console.log"}},
 	{{"-serial", "chardev:ser"}},
 	{{"-chardev", "socket,id=qmp,path=@RUN@/qmp.sock,server=on,wait=off"}},
@@ -170,6 +176,8 @@ static bool applies(enum when when, const struct arch *arch, const struct kb_qem
 		return shape->firmware && arch->firmware;
 	case ONLY_X86:
 		return arch == &arches[0];
+	case WITH_SCREEN:
+		return shape->screen;
 	default:
 		return true;
 	}
@@ -178,7 +186,7 @@ static bool applies(enum when when, const struct arch *arch, const struct kb_qem
 int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct kb_err *err)
 {
 	const struct arch *arch = find_arch(shape->arch);
-	char memory[16], cpus[16], word[WORD_MAX];
+	char memory[16], cpus[16], console[32], word[WORD_MAX];
 	bool kvm = strcmp(shape->accel, "kvm") == 0;
 	const struct subst substs[] = {
 		{"ACCEL", kvm ? "kvm" : "tcg,tb-size=128"},
@@ -186,13 +194,17 @@ int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct 
 		{"CPU", kvm ? "host" : arch->cpu},
 		{"CPUS", cpus},
 		{"MEMORY", memory},
-		{"CONSOLE", arch->console},
+		{"CONSOLE", console},
+		{"SCREEN", arch->screen},
 		{"FIRMWARE", firmware_of(arch)},
 	};
 	json_t *list = json_array();
 
 	snprintf(memory, sizeof(memory), "%u", shape->memory_mib);
 	snprintf(cpus, sizeof(cpus), "%u", shape->cpus);
+	/* The last one is what /dev/console is. */
+	snprintf(console, sizeof(console), "%s%s", shape->screen ? "tty0 console=" : "",
+		arch->console);
 	for (size_t i = 0; i < 2 * KB_ARRAY_LEN(options); i++) {
 		int r = 0;
 
@@ -206,6 +218,17 @@ int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct 
 	}
 	*ret = list;
 	return 0;
+}
+
+bool kb_qemu_has_screen(const json_t *words)
+{
+	for (size_t i = 0; i < json_array_size(words); i++) {
+		const char *word = json_string_value(json_array_get(words, i));
+
+		if (word && strcmp(word, "-vnc") == 0)
+			return true;
+	}
+	return false;
 }
 
 static unsigned shape_memory(const json_t *list)

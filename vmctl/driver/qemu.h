@@ -13,6 +13,7 @@ struct kb_qemu_shape {
 	const char *arch;  /* x86_64 or aarch64; NULL or empty: x86_64 */
 	const char *accel; /* kvm or tcg */
 	bool firmware;	   /* its disk has a boot loader; else a kernel is given at each start */
+	bool screen; /* a graphics card, keyboard and pointer, shown by VNC on a socket in RUN/ID */
 	unsigned memory_mib, cpus;
 };
 
@@ -34,6 +35,7 @@ struct kb_qemu_run {
 
 /* A JSON array of words. */
 int kb_qemu_shape_words(const struct kb_qemu_shape *shape, json_t **ret, struct kb_err *err);
+bool kb_qemu_has_screen(const json_t *words);
 /* Start QEMU; returns when it has locked its pid file or has failed, with its last words. */
 int kb_qemu_start(struct kb_vmctl *vm, const json_t *words, const struct kb_qemu_run *run,
 	pid_t *ret_pid, struct kb_err *err);
@@ -46,6 +48,7 @@ struct kb_mon;
 int kb_qemu_version(struct kb_mon *mon, char ret[32], struct kb_err *err);
 /* Of the sockets in RUN/ID, the one with the longest name. */
 #define KB_QEMU_LONGEST_SOCK "machine.sock"
+#define KB_QEMU_SCREEN_SOCK  "screen.sock"
 
 #define KB_KVM_DEVICE "/dev/kvm"
 /* Whether a probe machine boots with this accelerator, and how long it took. */
