@@ -100,16 +100,18 @@ section "a broken connection is made again, and no record is missing or twice"
 kb run --vm box --link ssh --detach --name broken -- sh -c 'i=0; while :; do i=$((i+1)); : >n.$i; rm n.$i; sleep 0.1; done' >/dev/null
 for _ in 1 2 3; do
 	sleep 1
-	guest box 'pkill -f "[s]shd: dev"' || fail "no connection to break"
+	guest box 'for i in $(seq 100); do ! pkill -f "[s]shd: dev" || exit 0; sleep 0.2; done; exit 1' || fail "no connection to break"
 done
-before=$(kb audit query broken 'event = unlink' --json | wc -l)
-for _ in $(seq 100); do
-	[ "$(kb audit query broken 'event = unlink' --json | wc -l)" -le "$((before + 5))" ] || break
+unlinks() { kb audit query broken 'event = unlink' --json | wc -l; }
+before=$(unlinks)
+for _ in $(seq 200); do
+	[ "$(unlinks)" -le "$((before + 5))" ] || break
 	sleep 0.2
 done
+[ "$(unlinks)" -gt "$((before + 5))" ] || fail "no more records: $before, then $(unlinks)"
 same "it runs" running "$(kb ps --json | json '[s["state"] for s in L if s["name"] == "broken"][0]')"
 kb stop --now broken
-kb audit verify broken >/dev/null || fail "verify: $?"
+kb audit verify broken >"$WORK/out" 2>&1 || fail "verify: $? $(cat "$WORK/out")"
 same "each once, in order" True "$(kb audit query broken 'event = unlink' --json | json '(lambda n: n == list(range(1, len(n) + 1)) and len(n) > 10)([int(r["path"].rsplit(".", 1)[1]) for r in L])')"
 
 section "past the bound the session ends, on both sides, and its record says why"
@@ -144,6 +146,37 @@ printf 'policy tight version 1 extends shell {\n    limit memory 64M\n}\n' >tigh
 kb run --vm box -q --policy tight.policy -- sh -c 'head -c 200000000 /dev/zero | tail -c 150000000 | wc -c' >"$WORK/out" 2>/dev/null || true
 same "what it got" 0 "$(cat "$WORK/out")"
 
+printf 'policy few version 1 extends shell {\n    limit pids 24\n    limit cpu 0.5\n}\n' >few.policy
+kb run --vm box -q --name few --policy few.policy -- sh -c 'i=0; while [ $i -lt 60 ]; do echo $((i += 1)); sleep 2 & done' >"$WORK/out" 2>/dev/null || true
+started=$(tail -n 1 "$WORK/out")
+[[ $started =~ ^[0-9]+$ && $started -gt 5 && $started -lt 24 ]] || fail "of 60 processes with room for 24: '$started'"
+contains "its record" "limit of processes was reached" "$(kb audit query few 'event = limit' --json)"
+busy='read -r a _ </proc/uptime; i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; read -r b _ </proc/uptime; echo $a $b; times'
+share() { kb run --vm box -q "$@" -- sh -c "$busy" | awk 'NR == 1 { wall = $2 - $1 } NR == 2 { split($1 "m" $2, t, /[ms]/); print int((t[1] * 60 + t[2]) * 100 / wall) }'; }
+half=$(share --policy few.policy)
+whole=$(share)
+if [ "$half" -gt 65 ] || [ "$whole" -le 80 ]; then fail "of half a processor $half %, of a whole one $whole %"; fi
+
+section "a server in it is reached from this host; logs and attach show what it says"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+kb run --vm box --detach --name server --publish "$port:8080" -- perl -MIO::Socket::INET -e '
+	$| = 1; $s = IO::Socket::INET->new(LocalAddr => "0.0.0.0", LocalPort => 8080, Listen => 5, ReuseAddr => 1) or die $@;
+	print "listening\n"; while ($c = $s->accept) { $l = <$c>; print "asked $l"; print $c "you said $l"; close $c }' >/dev/null
+for _ in $(seq 100); do [ -z "$(kb audit query server 'event = listen and comm = "perl"' --json)" ] || break; sleep 0.2; done
+contains "logs" "0.0.0.0:8080" "$(kb logs server)"
+same "what it answers" "you said hello" "$(timeout 10 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port; echo hello >&3; cat <&3")"
+timeout 30 "$KBSUP" attach server >"$WORK/seen" </dev/null 2>&1 &
+attached=$!
+for _ in $(seq 50); do
+	timeout 10 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port; echo again >&3; cat <&3" >/dev/null
+	! grep -q "asked again" "$WORK/seen" || break
+	sleep 0.2
+done
+contains "attached" "asked again" "$(cat "$WORK/seen")"
+kb stop --now server
+wait "$attached" || true
+! timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port" 2>/dev/null || fail "its port is still open"
+
 section "the network: what the policy names, by the host; secrets are put in there"
 (umask 077; printf 'Canary%s' "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >"$WORK/canary")
 cat >net.policy <<END
@@ -162,6 +195,13 @@ kb vm suspend box
 found=$(python3 "${KB_TESTS:?}/canary.py" "$WORK/canary" --tree "$VM_CACHE/kbsup/store" --tree "$VMTOOL_STATE/machines" --tree "$VMTOOL_STATE/disks" --tree "$VMTOOL_RUN") ||
 	fail "the value is in: $found"
 kb vm resume box
+
+section "an isolated machine has no way out, its sessions have what their policy names"
+kb vm start closed --isolated 2>/dev/null
+guest closed 'runuser -u dev -- mkdir -p /home/dev/code/app'
+same "the machine itself" refused "$(guest closed 'timeout 5 bash -c "exec 3<>/dev/tcp/10.0.2.2/80" 2>/dev/null && echo reached || echo refused')"
+same "a session" "hello from api.test" "$(kb run --vm closed -q --policy net.policy -- sh -c 'curl -fsS -m 30 "$API_URL/base"' 2>"$WORK/err" || cat "$WORK/err")"
+kb vm delete closed
 
 section "a fresh machine for one session, gone with it"
 same "it has what the first has" tty.sh "$(kb run --vm box --fresh -q --name once -- sh -c 'ls tty.sh; : >only-there' 2>"$WORK/err" || cat "$WORK/err")"
