@@ -25,6 +25,20 @@ for _ in $(seq 100); do
 done
 same "ssh by ssh-config ($(tail -1 "$WORK/why"))" "in web" "$out"
 
+section "what an editor does over it: files by SFTP, one connection for all, a forwarded port, a proxy"
+head -c 300000 /dev/urandom >"$WORK/sent"
+timeout 60 sftp -q -F "$WORK/ssh" -b - web.kbsup <<<"put $WORK/sent there
+get there $WORK/back" >/dev/null || fail "sftp: $?"
+cmp "$WORK/sent" "$WORK/back" || fail "the file came back changed"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+socks=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+timeout 60 ssh -F "$WORK/ssh" -o BatchMode=yes -M -S "$WORK/mux" -f -N -L "127.0.0.1:$port:127.0.0.1:22" -D "127.0.0.1:$socks" web.kbsup ||
+	fail "no connection to share"
+same "by the connection that is there" "web" "$(ssh -F "$WORK/ssh" -S "$WORK/mux" web.kbsup hostname)"
+contains "a forwarded port" SSH- "$(timeout 10 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port; head -c 4 <&3")"
+contains "through the proxy" SSH- "$(curl -s -m 5 --http0.9 --socks5 "127.0.0.1:$socks" http://127.0.0.1:22/ | head -c 4)"
+ssh -F "$WORK/ssh" -S "$WORK/mux" -O exit web.kbsup 2>/dev/null
+
 section "the console takes and shows"
 mkfifo "$WORK/keys"
 kb vm console web <"$WORK/keys" >"$WORK/screen" &
