@@ -31,7 +31,8 @@
 #define MODE	    0755
 #define ANSWER_MAX  256
 
-static const char *const programs[] = {"kbsup-guest", "kbsup-init"};
+/* In this order: where the last one is, all are. */
+static const char *const programs[] = {"kbsup-init", "kbsup-guest"};
 
 struct remote {
 	struct kb_reach reach; /* first */
@@ -98,6 +99,8 @@ static void attach(struct remote *m)
 				 on_attach_over, m, &m->splice, &err)
 		       : kb_err_nomem(&err);
 
+	if (r == 0)
+		kb_ssh_splice_keep(m->splice);
 	if (r == 0)
 		r = kb_ssh_exec(m->ssh, &exec, &kb_ssh_splice_ops, m->splice, &ch, &err);
 	if (r == 0)

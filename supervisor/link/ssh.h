@@ -129,6 +129,9 @@ extern const struct kb_ssh_channel_ops kb_ssh_splice_ops;
 int kb_ssh_splice_create(struct kb_loop *loop, int fd, kb_ssh_splice_fn over, void *arg,
 	struct kb_ssh_splice **ret, struct kb_err *err);
 void kb_ssh_splice_start(struct kb_ssh_splice *splice, struct kb_ssh_channel *ch);
+/* The channel's end is not passed on: the socket may be released for another channel. Before start.
+ */
+void kb_ssh_splice_keep(struct kb_ssh_splice *splice);
 /* Its socket, now the caller's; destroy the splice after. */
 int kb_ssh_splice_release(struct kb_ssh_splice *splice);
 void kb_ssh_splice_destroy(struct kb_ssh_splice *splice); /* NULL is fine */

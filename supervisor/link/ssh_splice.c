@@ -15,7 +15,7 @@ struct kb_ssh_splice {
 	int fd;
 	struct kb_source *io;
 	struct kb_buf in;
-	bool fd_eof, ch_eof, shut, over;
+	bool fd_eof, ch_eof, shut, over, kept;
 	struct kb_ssh_exit exit;
 	struct kb_err why; /* code 0: it ended by itself */
 	kb_ssh_splice_fn fn;
@@ -55,7 +55,7 @@ static void write_fd(struct kb_ssh_splice *sp)
 	}
 	if (sp->ch && kb_buf_len(&sp->in) < IN_LOW)
 		kb_ssh_channel_pause(sp->ch, false);
-	if (sp->ch_eof && !sp->shut && kb_buf_len(&sp->in) == 0) {
+	if (sp->ch_eof && !sp->shut && !sp->kept && kb_buf_len(&sp->in) == 0) {
 		sp->shut = true;
 		shutdown(sp->fd, SHUT_WR);
 	}
@@ -177,6 +177,11 @@ void kb_ssh_splice_start(struct kb_ssh_splice *sp, struct kb_ssh_channel *ch)
 {
 	sp->ch = ch;
 	watch(sp);
+}
+
+void kb_ssh_splice_keep(struct kb_ssh_splice *sp)
+{
+	sp->kept = true;
 }
 
 int kb_ssh_splice_release(struct kb_ssh_splice *sp)

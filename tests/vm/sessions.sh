@@ -96,6 +96,25 @@ same "status ($(cat "$WORK/err"))" 9 "$status"
 same "output" "over ssh typed" "$(tr '\n' ' ' <"$WORK/out" | sed 's/ $//')"
 contains "the record" '/usr/bin/cat' "$(kb audit query by-ssh 'event = exec' --json)"
 
+section "a machine that was only added is brought the programs, once"
+kb vm add far "ssh://dev@$(kb vm status box --json | json 'd["address"]')" --key "$VMTOOL_STATE/client_key" \
+	--host-key "$(cut -d' ' -f1,2 "$VMTOOL_STATE/machines/box/host_key.pub")" 2>/dev/null
+same "state" remote "$(kb vm status far --json | json 'd["state"]')"
+kb run --vm far -q --name afar -- sh -c 'echo far $(id -u) $PWD; cat /etc/shadow' >"$WORK/out" 2>"$WORK/err" || true
+same "a session ($(cat "$WORK/err"))" "far 1000 /home/dev/code/app" "$(cat "$WORK/out")"
+contains "the record" '"path":"/etc/shadow"' "$(kb audit query afar 'decision = denied' --json)"
+brought=$(guest box 'cd /home/dev/.cache/kbsup/*/ && stat -c "%n %Y.%i" kbsup-guest kbsup-init' | tr '\n' ' ')
+contains "both" kbsup-init "$brought"
+stop_supervisor
+kb run --vm far -q -- true
+same "not again" "$brought" "$(guest box 'cd /home/dev/.cache/kbsup/*/ && stat -c "%n %Y.%i" kbsup-guest kbsup-init' | tr '\n' ' ')"
+stop_supervisor
+guest box 'pkill -u dev kbsup-guest; cd /home/dev/.cache/kbsup/*/ && rm kbsup-guest && echo half >kbsup-guest.kbsup-part && chown dev: kbsup-guest.kbsup-part'
+same "after an upload that broke off" again "$(kb run --vm far -q -- echo again 2>&1)"
+stop_supervisor
+guest box 'pkill -u dev kbsup-guest || true'
+kb vm delete far
+
 section "a broken connection is made again, and no record is missing or twice"
 kb run --vm box --link ssh --detach --name broken -- sh -c 'i=0; while :; do i=$((i+1)); : >n.$i; rm n.$i; sleep 0.1; done' >/dev/null
 for _ in 1 2 3; do
