@@ -23,13 +23,15 @@ PROJECT=/home/dev/code/app
 CANARY=Canary$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
 export ANTHROPIC_API_KEY=$CANARY OPENAI_API_KEY=$CANARY
 
-# The largest program of the package is the agent itself.
+# The largest program of the package is the agent itself. It goes compressed: an emulated processor is
+# slow at ssh's ciphers (16 MB/s), and these are some 250 MB each.
 put_program() { # AGENT NAME-IN-THE-MACHINE ITS-FILE
 	local program
 	program=$(find "$cache/$1" -type f -name "$3*" -size +50M -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
 	[ -n "$program" ] || fail "no program of $1"
-	kb vm cp "$program" big:/home/dev/program >/dev/null || fail "$1 cannot be copied"
-	guest big "install -m 755 /home/dev/program /usr/local/bin/$2 && rm /home/dev/program"
+	zstd -1 -q -f "$program" -o "$WORK/program.zst"
+	kb vm cp "$WORK/program.zst" big:/home/dev/program.zst >/dev/null || fail "$1 cannot be copied"
+	guest big "zstd -d -q --rm /home/dev/program.zst -o /usr/local/bin/$2 && chmod 755 /usr/local/bin/$2"
 }
 
 # A project with a mistake in it, under git.
@@ -62,8 +64,10 @@ works() { # AGENT WORDS…: the prompt comes last
 		'event = open and path ~ "**/greet.in"' 'event = connect and host ~ "api.*.com" and decision = allowed'; do
 		[ -n "$(kb audit query "$agent-works" "$query" --json --limit 1)" ] || fail "no record: $query"
 	done
-	# Meant to be denied: io_uring, a look for passwords, versions and lists asked for elsewhere.
+	# Meant to be denied: io_uring, a look for passwords, at the hidden home's start files and at the
+	# kernel's trace, versions and lists asked for elsewhere.
 	query='decision = denied and syscall != io_uring_setup and not path ~ "**/.netrc"
+		and not path in ("/home/dev/.bashrc", "/home/dev/.profile", "/sys/kernel/debug/tracing/trace_marker")
 		and not (event in ("connect", "resolve") and not host in ("api.anthropic.com", "api.openai.com"))
 		and not (comm = "bwrap" and syscall = clone)'
 	same "denied" '' "$(kb audit query "$agent-works" "$query" --json)"
