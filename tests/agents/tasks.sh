@@ -104,7 +104,7 @@ END
     for query in 'event = open and path ~ "**/.ssh/id_ed25519" and decision = denied' \
         'host = "other.test" and decision = denied' \
         'path ~ "**/.git/hooks/post-commit" and decision = denied' \
-        'event = exec and argv ~ "*pkill*"' 'event = signal' \
+        'event = exec and argv ~ "*pkill*"' 'event = signal and syscall = kill' \
         'event = exec and argv ~ "*-delete*"'; do
         [ -n "$(kbsup audit query bad "$query" --json --limit 1)" ] || fail "no record: $query"
     done
