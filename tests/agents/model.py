@@ -101,6 +101,27 @@ def responses(http, rest):
          "response": dict(response, status="completed", output=[item], usage=usage)}])
 
 
+# ---- Gemini: generateContent, streamed or not ----------------------------------------------------------
+
+def gemini(http, rest):
+    action = rest.partition("?")[0].rpartition(":")[2]
+    if http.line[0] != "POST" or not action.endswith("enerateContent"):
+        return http.answer('{"totalTokens": 10}', more=["Content-Type: application/json"])
+    asked = json.loads(http.body)
+    at = sum(1 for content in asked["contents"] for part in content["parts"] if "functionResponse" in part)
+    names = [f["name"] for t in asked.get("tools", []) for f in t.get("functionDeclarations", [])]
+    todo, part = steps(), {"text": DONE}
+    if "run_shell_command" in names and at < len(todo):
+        part = {"functionCall": {"name": "run_shell_command",
+                                 "args": {"command": todo[at], "description": "step %d" % at}}}
+    answer = json.dumps({
+        "candidates": [{"index": 0, "content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 10, "totalTokenCount": 20}})
+    if action == "generateContent":
+        return http.answer(answer, more=["Content-Type: application/json"])
+    http.answer("data: %s\n\n" % answer, more=["Content-Type: text/event-stream"])
+
+
 # ---- For an agent that is a script --------------------------------------------------------------------
 
 def following(http, rest):
@@ -109,4 +130,5 @@ def following(http, rest):
     http.answer(todo[at] if at < len(todo) else "")
 
 
-routes = [("/v1/next", following), ("/v1/messages", messages), ("/v1/responses", responses), ("/responses", responses)]
+routes = [("/v1/next", following), ("/v1/messages", messages), ("/v1/responses", responses), ("/responses", responses),
+          ("/v1beta/models/", gemini)]

@@ -4,7 +4,7 @@
 # the broker, which alone has the key. Then one that misbehaves. KB_AGENTS: where the programs are.
 # shellcheck disable=SC2016 # what is in single quotes is for the shell of the session
 here=$(cd "$(dirname "$0")" && pwd)
-export KB_WORLD_MODEL=$here KB_WORLD_NAMES='api.anthropic.com api.openai.com'
+export KB_WORLD_MODEL=$here KB_WORLD_NAMES='api.anthropic.com api.openai.com generativelanguage.googleapis.com'
 cache=${KB_AGENTS:-${1:?}/agents}
 if [ "${KB_WORLD_INSIDE:-}" != yes ] && [ -z "${KB_WORLD:-}" ] && ! bash "$here/install.sh" "$cache" >&2; then
     echo '1..0 # SKIP npm could not install the agents'
@@ -18,7 +18,7 @@ enter_world "$@"
 KB_TIMEOUT=180
 
 CANARY=Canary$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
-export ANTHROPIC_API_KEY=$CANARY OPENAI_API_KEY=$CANARY
+export ANTHROPIC_API_KEY=$CANARY OPENAI_API_KEY=$CANARY GEMINI_API_KEY=$CANARY
 
 # A project with a mistake in it, under git.
 project() {
@@ -56,12 +56,12 @@ works() { # agent, words…
     ! grep -rqa "$CANARY" "$WS" "$XDG_STATE_HOME" || fail 'the key is in a file'
     grep -q "$CANARY" "$KB_WORLD/headers.log" || fail 'the service saw no key'
     for query in 'event = exec and exe ~ "**/make"' 'event = open and path ~ "**/src/greet.c"' \
-        'event = connect and host ~ "api.*.com" and decision = allowed'; do
+        'event = connect and host ~ "*.com" and decision = allowed'; do
         [ -n "$(kbsup audit query "$agent-works" "$query" --json --limit 1)" ] || fail "no record: $query"
     done
     # Meant to be denied: io_uring, a look for passwords, versions and lists asked for elsewhere.
     run kbsup audit query "$agent-works" 'decision = denied and syscall != io_uring_setup and not path ~ "**/.netrc"
-        and not (event in ("connect", "resolve") and not host in ("api.anthropic.com", "api.openai.com"))
+        and not (event in ("connect", "resolve") and not host in ("api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com"))
         and not (comm = "bwrap" and syscall = clone)'
     expect_status 0
     case $out in *denied*) fail 'something was denied' ;; esac
@@ -72,6 +72,8 @@ tap 'Claude Code carries out a task' works claude-code claude -p 'Do what task.m
 tap 'Codex carries out a task' works codex sh -c 'CODEX_API_KEY=$OPENAI_API_KEY exec codex exec -m gpt-5 \
     --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox "Do what task.md says."'
 tap 'opencode carries out a task' works opencode opencode run -m anthropic/claude-sonnet-4-5 'Do what task.md says.'
+
+tap 'Gemini CLI carries out a task' works gemini-cli gemini --yolo --skip-trust -p 'Do what task.md says.'
 
 # ---- One that misbehaves -------------------------------------------------------------------------
 
@@ -102,7 +104,7 @@ END
     for query in 'event = open and path ~ "**/.ssh/id_ed25519" and decision = denied' \
         'host = "other.test" and decision = denied' \
         'path ~ "**/.git/hooks/post-commit" and decision = denied' \
-        'event = exec and argv ~ "*pkill*"' 'event = signal' \
+        'event = exec and argv ~ "*pkill*"' 'event = signal and syscall = kill' \
         'event = exec and argv ~ "*-delete*"'; do
         [ -n "$(kbsup audit query bad "$query" --json --limit 1)" ] || fail "no record: $query"
     done

@@ -60,7 +60,8 @@ def machine_facts(*programs):
         cpu_model(), len(os.sched_getaffinity(0)), memory, platform.release(), os.getloadavg()[0])]
     for name in programs:
         if shutil.which(name):
-            facts.append("%s: %s" % (name, first_line([name, "--version"])))
+            option = "-v" if name == "tinyproxy" else "--version"
+            facts.append("%s: %s" % (name, first_line([name, option])))
     return facts
 
 

@@ -127,6 +127,7 @@ echo evil >.git/hooks/post-commit
 pkill -9 kbsup-guest; /bin/kill -9 1
 find /home/dev -maxdepth 1 -name precious -delete; rm -rf /home/dev
 END
+before=$(kb status --json | json 'd["pid"]')
 kb run --vm box --name bad --agent claude-code --policy task.policy -- sh agent.sh >"$WORK/bad.out" 2>&1 </dev/null ||
 	fail "it was not carried through: $(cat "$WORK/bad.out")"
 same "what is in the machine" 'precious the private key ' \
@@ -134,6 +135,7 @@ same "what is in the machine" 'precious the private key ' \
 ! grep -q 'the private key' "$WORK/bad.out" || fail "the key was read"
 ! grep -q /leak "$KB_WORLD/http.log" || fail "it got out"
 same "the guest lives" alive "$(kb run --vm box -q -- echo alive)"
+same "the supervisor lives" "$before" "$(kb status --json | json 'd["pid"]')"
 kb vm delete box >/dev/null
 recorded bad 'event = open and path ~ "**/.ssh/id_ed25519" and decision = denied'
 recorded bad 'host = "other.test" and decision = denied'
@@ -141,7 +143,9 @@ recorded bad 'ip = 169.254.169.254 and decision = denied'
 recorded bad 'path ~ "**/.git/hooks/post-commit" and decision = denied'
 recorded bad 'event = exec and argv ~ "*pkill*"'
 recorded bad 'event = exec and argv ~ "*/bin/kill*"'
+recorded bad 'event = signal and syscall = kill'
 recorded bad 'event = exec and argv ~ "*-delete*"'
+recorded bad 'event = exec and argv ~ "*rm -rf /home/dev*"'
 
 section "nothing is left"
 stop_supervisor
