@@ -40,6 +40,7 @@ struct kb_notify {
 	struct kb_resolver resolver;
 	struct kb_procs procs;
 	struct kb_source *deaths; /* procs.epoll_fd */
+	struct kb_source *lull;	  /* timer: they are listened to again */
 	struct kb_source *settle; /* timer: looks after execs whose program makes no call */
 	int64_t settle_msec;
 	unsigned n_execs; /* waiting for their outcome */

@@ -46,6 +46,7 @@
 #include "uapi.h"
 
 #define BATCH_MAX	64u
+#define LULL_MSEC	10 /* without being woken by ends */
 #define LISTENER_EVENTS (KB_IO_READ | KB_IO_WRITE)
 
 void kb_collector_fail(struct kb_notify *notify, const struct kb_err *why)
@@ -331,12 +332,23 @@ static void on_listener(int fd, unsigned events, void *arg)
 	kb_collector_report_failure(notify);
 }
 
+/* Every call that is received looks for ends as well: a session that starts processes by the
+ * thousand need not wake us for each end, too. */
 static void on_deaths(int fd, unsigned events, void *arg)
 {
 	struct kb_notify *notify = arg;
 
 	kb_procs_reap(&notify->procs);
+	(void)kb_source_set_events(notify->deaths, 0, NULL);
+	(void)kb_source_arm(notify->lull, LULL_MSEC, NULL);
 	kb_collector_report_failure(notify);
+}
+
+static void on_lull(void *arg)
+{
+	struct kb_notify *notify = arg;
+
+	(void)kb_source_set_events(notify->deaths, KB_IO_READ, NULL);
 }
 
 static void on_died(struct kb_proc *proc, void *arg)
@@ -393,6 +405,8 @@ static int start(
 		r = kb_loop_io(notify->loop, notify->procs.epoll_fd, KB_IO_READ, on_deaths, notify,
 			&notify->deaths, err);
 	if (r == 0)
+		r = kb_loop_timer(notify->loop, on_lull, notify, &notify->lull, err);
+	if (r == 0)
 		r = kb_loop_timer(notify->loop, kb_exec_tick, notify, &notify->settle, err);
 	if (r == 0)
 		r = kb_loop_timer(notify->loop, kb_asked_tick, notify, &notify->questions, err);
@@ -421,7 +435,7 @@ int kb_notify_create(struct kb_loop *loop, const struct kb_notify_options *optio
 	notify->root_fd = options->root_fd;
 	notify->split = options->split;
 	notify->resolver = (struct kb_resolver){.self_fd = -1, .host_fd = -1};
-	notify->procs.epoll_fd = -1;
+	notify->procs.epoll_fd = notify->procs.ns_fd = -1;
 	kb_argv_init(&notify->argv);
 	kb_traps_index(options->arch, notify->calls);
 	raise_nofile();
@@ -497,6 +511,7 @@ void kb_notify_destroy(struct kb_notify *notify)
 		report_rest(notify);
 	kb_throttle_finish(notify);
 	kb_source_destroy(notify->deaths);
+	kb_source_destroy(notify->lull);
 	kb_source_destroy(notify->settle);
 	kb_asked_finish(notify);
 	kb_procs_finish(&notify->procs);

@@ -13,7 +13,8 @@
  * ever. What is left is a parent killed by a signal before its child ever made a recorded call.
  *
  * Numbers in records are those of the session's pid namespace: the NSpid line of the status file
- * has one column per namespace, from ours downwards; the session's is at `depth`.
+ * has one column per namespace, from ours downwards; the session's is at `depth`. The kernel takes
+ * its time to write that file; a newer one tells the same of a pidfd and a namespace.
  */
 #include "proc.h"
 
@@ -237,54 +238,111 @@ void kb_procs_forget(struct kb_procs *procs, struct kb_proc *proc)
 /* ---- Acquaintance -----------------------------------------------------------------------------
  */
 
+/* The number of a process in the session; 0 if it has none, or the kernel cannot say it. */
+static uint32_t translate(const struct kb_procs *procs, pid_t pid)
+{
+	int number = procs->ns_fd >= 0 ? ioctl(procs->ns_fd, KB_NS_GET_TGID_IN_PIDNS, pid) : 0;
+
+	return number > 0 ? (uint32_t)number : 0;
+}
+
 static uint32_t number_in_session(const struct kb_procs *procs, pid_t pid)
 {
 	struct kb_thread *known = lookup(procs, pid);
 	struct kb_status status;
+	uint32_t number;
 
 	if (known)
 		return known->proc->vpid;
+	number = translate(procs, pid);
+	if (number)
+		return number;
 	return pid > 0 && read_status(pid, procs->depth, &status) ? status.vtgid : 0;
 }
 
-static bool open_proc(struct kb_procs *procs, struct kb_proc *proc)
+/* A process that is looked at: what it says of itself, and what it is held by. */
+struct meeting {
+	struct kb_status status;
+	int pid_fd, proc_fd;
+};
+
+static bool hold(struct kb_procs *procs, pid_t pid, struct meeting *m)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = proc};
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%d", proc->leader.tid);
-	proc->pid_fd = (int)syscall(SYS_pidfd_open, proc->leader.tid, 0);
-	proc->proc_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc->pid_fd < 0 || proc->proc_fd < 0) {
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	if (m->pid_fd < 0)
+		m->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (m->pid_fd >= 0)
+		m->proc_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (m->proc_fd < 0)
 		procs->exhausted |= errno == EMFILE || errno == ENFILE || errno == ENOMEM;
+	return m->proc_fd >= 0;
+}
+
+/* What the status file says, without the file. False for a thread that leads no process, and where
+ * the kernel is too old. */
+static bool ask_kernel(struct kb_procs *procs, pid_t pid, struct meeting *m)
+{
+	struct kb_pidfd_info info = {.mask = KB_PIDFD_INFO_PID};
+	struct kb_status *status = &m->status;
+	char comm[KB_COMM_MAX + 2]; /* a line end and a zero more */
+	ssize_t n;
+
+	if (procs->ns_fd < 0)
 		return false;
-	}
-	if (epoll_ctl(procs->epoll_fd, EPOLL_CTL_ADD, proc->pid_fd, &event) < 0) {
-		procs->exhausted = true;
+	m->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	status->vtgid = m->pid_fd >= 0 ? translate(procs, pid) : 0;
+	if (!status->vtgid || ioctl(m->pid_fd, KB_PIDFD_GET_INFO, &info) < 0 ||
+		!hold(procs, pid, m))
 		return false;
-	}
+	n = read_at(m->proc_fd, "comm", comm, sizeof(comm));
+	if (n <= 0 || n > KB_COMM_MAX)
+		return false;
+	memcpy(status->comm, comm, (size_t)n - 1);
+	status->comm[n - 1] = '\0';
+	status->tgid = status->pid = pid;
+	status->ppid = (pid_t)info.ppid;
+	status->vpid = status->vtgid;
 	return true;
 }
 
-static struct kb_proc *create_proc(struct kb_procs *procs, const struct kb_status *status)
+static bool meet(struct kb_procs *procs, pid_t pid, struct meeting *m)
 {
-	struct kb_proc *proc = calloc(1, sizeof(*proc));
+	*m = (struct meeting){.pid_fd = -1, .proc_fd = -1};
+	return ask_kernel(procs, pid, m) || read_status(pid, procs->depth, &m->status);
+}
 
-	if (!proc) {
+static void part(struct meeting *m)
+{
+	kb_close(&m->pid_fd);
+	kb_close(&m->proc_fd);
+}
+
+/* Takes over what it is held by. */
+static struct kb_proc *create_proc(struct kb_procs *procs, struct meeting *m)
+{
+	const struct kb_status *status = &m->status;
+	struct epoll_event event = {.events = EPOLLIN};
+	struct kb_proc *proc;
+
+	if (m->proc_fd < 0 && !hold(procs, status->tgid, m))
+		return NULL;
+	proc = calloc(1, sizeof(*proc));
+	event.data.ptr = proc;
+	if (!proc || epoll_ctl(procs->epoll_fd, EPOLL_CTL_ADD, m->pid_fd, &event) < 0) {
 		procs->exhausted = true;
+		free(proc);
 		return NULL;
 	}
 	proc->leader = (struct kb_thread){.proc = proc, .tid = status->tgid, .vtid = status->vtgid};
 	proc->vpid = status->vtgid;
 	proc->ppid = status->ppid;
 	proc->vppid = number_in_session(procs, status->ppid);
-	proc->pid_fd = proc->proc_fd = -1;
+	proc->pid_fd = kb_steal_fd(&m->pid_fd);
+	proc->proc_fd = kb_steal_fd(&m->proc_fd);
 	memcpy(proc->comm, status->comm, sizeof(proc->comm));
 	insert(procs, &proc->leader);
-	if (!open_proc(procs, proc)) {
-		kb_procs_forget(procs, proc);
-		return NULL;
-	}
 	return proc;
 }
 
@@ -321,18 +379,23 @@ static struct kb_thread *create_thread(
 
 struct kb_thread *kb_procs_enter(struct kb_procs *procs, pid_t tid)
 {
-	struct kb_thread *leader;
-	struct kb_status status;
+	struct kb_thread *leader, *thread = NULL;
 	struct kb_proc *proc;
+	struct meeting m;
 
-	if (tid <= 0 || !read_status(tid, procs->depth, &status))
+	if (tid <= 0)
 		return NULL;
-	leader = lookup(procs, status.tgid);
-	proc = leader && leader == &leader->proc->leader ? leader->proc
-							 : create_proc(procs, &status);
-	if (!proc)
-		return NULL;
-	return status.pid == status.tgid ? &proc->leader : create_thread(procs, proc, &status);
+	if (meet(procs, tid, &m)) {
+		leader = lookup(procs, m.status.tgid);
+		proc = leader && leader == &leader->proc->leader ? leader->proc
+								 : create_proc(procs, &m);
+		if (proc)
+			thread = m.status.pid == m.status.tgid
+					 ? &proc->leader
+					 : create_thread(procs, proc, &m.status);
+	}
+	part(&m);
+	return thread;
 }
 
 struct kb_thread *kb_procs_find(struct kb_procs *procs, pid_t tid)
@@ -375,14 +438,16 @@ bool kb_proc_single(const struct kb_proc *proc)
 
 static void enter_child(struct kb_procs *procs, struct kb_proc *parent, pid_t pid)
 {
-	struct kb_status status;
+	struct meeting m;
 
-	if (lookup(procs, pid) || !read_status(pid, procs->depth, &status))
+	if (lookup(procs, pid))
 		return;
 	/* The parent waits in its exit_group: who has it as parent is its child, not a stranger
 	 * under a reused number. */
-	if (status.ppid == parent->leader.tid && status.pid == status.tgid)
-		create_proc(procs, &status);
+	if (meet(procs, pid, &m) && m.status.ppid == parent->leader.tid &&
+		m.status.pid == m.status.tgid)
+		create_proc(procs, &m);
+	part(&m);
 }
 
 static void adopt_of_thread(struct kb_procs *procs, struct kb_proc *proc, const char *tid)
@@ -487,15 +552,27 @@ bool kb_proc_status(const struct kb_proc *proc, int *ret_status)
 /* ---- Life -------------------------------------------------------------------------------------
  */
 
+/* Stays -1 where the kernel cannot translate numbers: status files are read then. */
+static void open_namespace(struct kb_procs *procs, pid_t pid)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/pid", pid);
+	procs->ns_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (!translate(procs, pid))
+		kb_close(&procs->ns_fd);
+}
+
 int kb_procs_init(struct kb_procs *procs, pid_t init_pid,
 	void (*died)(struct kb_proc *proc, void *arg), void *arg, struct kb_err *err)
 {
 	struct kb_status status;
 
-	*procs = (struct kb_procs){.epoll_fd = -1, .died = died, .arg = arg};
+	*procs = (struct kb_procs){.epoll_fd = -1, .ns_fd = -1, .died = died, .arg = arg};
 	if (init_pid > 0 && !read_status(init_pid, 0, &status))
 		return kb_err_set(err, KB_ERR_NOTFOUND, "the session's first process is gone");
 	procs->depth = init_pid > 0 ? status.levels - 1 : 0;
+	open_namespace(procs, init_pid > 0 ? init_pid : getpid());
 	procs->n_buckets = BUCKETS_FIRST;
 	procs->buckets = calloc(procs->n_buckets, sizeof(*procs->buckets));
 	if (!procs->buckets)
@@ -517,5 +594,6 @@ void kb_procs_finish(struct kb_procs *procs)
 			kb_procs_forget(procs, procs->buckets[i]->proc);
 	free(procs->buckets);
 	kb_close(&procs->epoll_fd);
+	kb_close(&procs->ns_fd);
 	procs->buckets = NULL;
 }

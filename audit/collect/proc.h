@@ -57,6 +57,7 @@ struct kb_procs {
 	struct kb_thread **buckets;
 	size_t n_buckets, n_threads;
 	int epoll_fd;	/* readable when a process has ended */
+	int ns_fd;	/* the session's pid namespace; -1: the kernel cannot translate numbers */
 	unsigned depth; /* of the session's pid namespace below ours */
 	bool exhausted; /* a descriptor could not be had: the session cannot go on */
 	void (*died)(struct kb_proc *proc, void *arg);

@@ -1,5 +1,5 @@
 /* Kernel interfaces newer than the headers of the oldest system we build on (Linux 6.1).
- * Values from include/uapi/linux/{seccomp,pidfd}.h of Linux 6.16.
+ * Values from include/uapi/linux/{seccomp,pidfd,nsfs}.h of Linux 6.16.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1ull << 0)
 #endif
 
-/* 6.15: the exit code of a process that was reaped, for who holds its pidfd. */
+/* 6.13: who a process is; 6.15: the exit code of one that was reaped, for who holds its pidfd. */
 struct kb_pidfd_info {
 	uint64_t mask;
 	uint64_t cgroupid;
@@ -25,7 +25,11 @@ struct kb_pidfd_info {
 	int32_t exit_code;
 };
 #define KB_PIDFD_GET_INFO  _IOWR(0xFF, 11, struct kb_pidfd_info)
+#define KB_PIDFD_INFO_PID  (1ull << 0)
 #define KB_PIDFD_INFO_EXIT (1ull << 3)
+
+/* 6.11: the number that a process, named by ours, has in the pid namespace. */
+#define KB_NS_GET_TGID_IN_PIDNS _IOR(0xb7, 0x9, int)
 
 #ifndef SYS_fchmodat2
 #define SYS_fchmodat2 452
