@@ -3,12 +3,9 @@
 # Runs inside a new base, as root, in its own root directory or in a machine: everything that makes a
 # Debian a base of kbsup. Its programs are in /usr/libexec/kbsup.
 set -eu
-user=$1 key=${2:-/tmp/kbsup-authorized-key}
+user=$1 key=${2:-}
 
-install -d -m 755 /usr/libexec/kbsup /etc/ssh/sshd_config.d
-for program in /usr/libexec/kbsup/*; do
-	[ ! -f "$program" ] || chmod 755 "$program"
-done
+install -d -m 755 /etc/ssh/sshd_config.d
 
 # The person: uid 1000, sudo without a password (the machine is the boundary, not the account).
 # An imported image may have an account of its own there.
