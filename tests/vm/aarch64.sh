@@ -3,7 +3,7 @@
 # same code, emulated throughout.
 # shellcheck disable=SC2016 # single quotes: the machine's shell expands
 VM_NO_BASE=1
-# Of its own.
+# Of its own: a pool's forks are those of the only base.
 VM_CACHE=$VM_CACHE/aarch64
 . "${0%/*}/lib.sh"
 command -v qemu-system-aarch64 >/dev/null || skip_all "no qemu-system-aarch64 here"
@@ -47,5 +47,15 @@ contains "booted" running "$(VM_LIMIT=600 vm start two)"
 same "its name" two "$(guest two hostname)"
 vm delete one
 vm delete two
+
+section "forks of it wait in a pool"
+vm pool 1
+contains "one waits" ' ready ' "$(vm pool-list)"
+waits=$(vm pool-list | grep -o 'pid=[0-9]*')
+contains "it is the one that is taken" "$waits" "$(vm start three base=arm)"
+same "what it is" aarch64 "$(guest three 'uname -m')"
+same "its name" three "$(guest three hostname)"
+vm delete three
+vm pool 0
 vm base-delete arm
 nothing_left
