@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The person's dotfiles by every form they come in, and what is refused before a build. What takes whole
-# builds is in builds.sh.
+# What a base made of packages is at its first boot, the person's dotfiles by every form they come in,
+# and what is refused before a build. What takes whole builds is in builds.sh.
 # shellcheck disable=SC2016,SC2088 # single quotes: the machine's shell expands; ~ is a word of ours
 . "${0%/*}/lib.sh"
 SCRIPT=$VM_SOURCES/image/dotfiles.sh
@@ -24,8 +24,13 @@ form() { # NAME FILE TEXT…: dotfiles with these files, executable if they are 
 	done
 }
 
-section "dotfiles: each form is carried out as the person, in the home directory's copy"
+section "what a base turns off stays off through its first boot"
 vm start dots >/dev/null
+same "units" "disabled disabled enabled" \
+	"$(guest dots 'echo $(systemctl is-enabled ssh.service systemd-networkd.service ssh.socket)')"
+same "nothing failed" '' "$(guest dots 'systemctl --failed --no-legend')"
+
+section "dotfiles: each form is carried out as the person, in the home directory's copy"
 form boot bootstrap.sh '#!/bin/bash
 echo "$0 $1 as $(id -un) in $PWD with $HOME"' install.sh 'echo never'
 same "bootstrap.sh comes first" './bootstrap.sh start as dev in /home/dev/.dotfiles with /home/dev' "$(set_up boot)"

@@ -80,6 +80,18 @@ systemctl enable ssh.socket
 # machine has no use for and a template would carry along.
 systemctl disable systemd-networkd.service systemd-networkd-wait-online.service \
 	>/dev/null 2>&1 || true
+# A machine id that is still to come makes systemd take the first boot for that of a new system, and
+# enable what its presets say, all of the above among it.
+install -d -m 755 /etc/systemd/system-preset
+cat >/etc/systemd/system-preset/00-kbsup.preset <<'PRESET'
+disable ssh.service
+disable systemd-networkd.service
+disable systemd-networkd.socket
+disable systemd-networkd-wait-online.service
+disable networking.service
+disable NetworkManager.service
+disable dhcpcd.service
+PRESET
 systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 	e2scrub_all.timer fstrim.timer systemd-timesyncd.service >/dev/null 2>&1 || true
 echo kbsup-base >/etc/hostname
