@@ -82,5 +82,6 @@ refused "an unknown machine" "there is no machine nope" kb vm stop nope
 refused "a name that is nearly right" "did you mean: web2" kb vm stop web3
 refused "a bad name" "not a name" kb vm start ../x
 refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web2
+same "completion of bases" default "$(kb __complete base | cut -f1 | grep -x default)"
 kb vm delete web2
 nothing_left
