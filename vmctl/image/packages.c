@@ -33,6 +33,10 @@ static const char initrd_hook[] =
 	" && printf 'virtio_pci\\nvirtio_blk\\next4\\n' >"
 	"\"$1/usr/share/initramfs-tools/modules.d/kbsup\"";
 
+/* What makes /bin one with /usr/bin before there is anything in it, where the suite wants it: to
+ * move it all afterwards takes minutes where programs are emulated. */
+#define MERGED_USR "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
+
 static const char *const sources[] = {
 	"/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"};
 
@@ -54,7 +58,7 @@ static bool source_text(const char *path, const char *suite, struct kb_buf *ret)
 static int recipe(const struct tree *t, struct kb_buf *buf, struct kb_err *err)
 {
 	const struct kb_image *image = t->image;
-	int r = kb_buf_printf(buf, err, "tree 1\narch %s\nsuite %s\nepoch %s\npackages %s,%s\n%s\n",
+	int r = kb_buf_printf(buf, err, "tree 2\narch %s\nsuite %s\nepoch %s\npackages %s,%s\n%s\n",
 		image->arch->debian, image->suite, t->epoch_text ? t->epoch_text : "now",
 		image->arch->kernel, packages, initrd_hook);
 
@@ -132,6 +136,8 @@ static int bootstrap(const struct tree *t, const char *dir, struct kb_err *err)
 	/* In a user namespace sysfs belongs to another; no package here wants it. */
 	if (geteuid() != 0)
 		kb_words_add(&words, "--skip=chroot/mount/sys");
+	if (access(MERGED_USR, X_OK) == 0)
+		kb_words_add(&words, "--hook-dir=" MERGED_USR);
 	add_packages(t->image, &words);
 	kb_words_addf(&words, "--essential-hook=%s", initrd_hook);
 	kb_words_add(&words, t->image->suite);
