@@ -5,9 +5,17 @@
 
 #include "supervisor/base/util.h"
 
+/* The first twenty bytes of an executable: 64 bits, little-endian, this machine. */
+#define ELF_MAGIC(machine)                                                                         \
+	"\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00" machine   \
+	"\\x00"
+#define ELF_MASK                                                                                   \
+	"\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\x" \
+	"ff\\xff\\xff"
+
 static const struct kb_arch arches[] = {
-	{"x86_64", "amd64", "linux-image-amd64"},
-	{"aarch64", "arm64", "linux-image-arm64"},
+	{"x86_64", "amd64", "linux-image-amd64", ELF_MAGIC("\\x3e"), ELF_MASK, "qemu-x86_64"},
+	{"aarch64", "arm64", "linux-image-arm64", ELF_MAGIC("\\xb7"), ELF_MASK, "qemu-aarch64"},
 };
 
 int kb_arch_find(const char *name, const struct kb_arch **ret, struct kb_err *err)

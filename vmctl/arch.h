@@ -9,6 +9,9 @@ struct kb_arch {
 	const char *name;   /* as uname -m has it */
 	const char *debian; /* as dpkg has it */
 	const char *kernel; /* Debian's package */
+	/* How binfmt_misc recognises its programs: bytes and mask of an ELF header, as escaped
+	 * text, and the emulator that runs them. */
+	const char *magic, *mask, *emulator;
 };
 
 /* By either name; NULL or empty: this host's. */

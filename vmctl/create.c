@@ -33,7 +33,7 @@ static int write_manifest(const struct kb_image *image, unsigned generation, str
 	json_object_set_new(json, spec->from ? "from" : "suite",
 		json_string(spec->from ? spec->from : image->suite));
 	if (*image->vm->guest_program && *image->vm->init_program) {
-		if ((r = kb_programs_id(image->vm, programs, err)) < 0)
+		if ((r = kb_programs_id(image->vm, image->arch, programs, err)) < 0)
 			return r;
 		json_object_set_new(json, "programs", json_string(programs));
 	}
@@ -86,7 +86,7 @@ static int make_generation(struct kb_vmctl *vm, const struct kb_base_spec *spec,
 		(r = kb_vm_path(vm, ret_dir, err, "%s/%u", parent, generation)) == 0)
 		r = kb_dir_publish(dir, ret_dir, err);
 	if (r < 0)
-		kb_rmtree(dir, NULL);
+		kb_tree_drop(vm, dir);
 	return r;
 }
 
@@ -102,6 +102,7 @@ int kb_base_create(struct kb_vmctl *vm, const struct kb_base_spec *spec, struct 
 		(r = kb_vm_path(vm, parent, err, "%s/bases/%s", vm->state, spec->name)) < 0 ||
 		(r = kb_vmctl_collect_garbage(vm, err)) < 0)
 		return r;
+	kb_packages_collect(vm);
 	generation = next_generation(vm, spec->name);
 	if ((r = make_generation(vm, spec, generation, dir, err)) == 0 &&
 		(r = kb_base_load(vm, spec->name, generation, &base, err)) == 0 &&
@@ -112,7 +113,7 @@ int kb_base_create(struct kb_vmctl *vm, const struct kb_base_spec *spec, struct 
 	if (r == 0)
 		return kb_base_collect(vm, err);
 	if (*dir)
-		kb_rmtree(dir, NULL);
+		kb_tree_drop(vm, dir);
 	rmdir(parent);
 	return r;
 }

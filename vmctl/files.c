@@ -19,6 +19,7 @@
 #define LOCK_POLL_MS 20
 #define COPY_CHUNK   (1u << 20)
 #define TAIL_SIZE    4096
+#define REMOVE_MS    120000
 
 int kb_vm_path(struct kb_vmctl *vm, char ret[PATH_MAX], struct kb_err *err, const char *fmt, ...)
 {
@@ -169,7 +170,7 @@ int kb_tmp_collect(struct kb_vmctl *vm, struct kb_err *err)
 		r = kb_vm_path(vm, path, err, "%s/%s", dir, entry->d_name);
 		/* Its process, if any, is collected as one that belongs to nothing. */
 		if (r == 0 && tmp_abandoned(path))
-			r = kb_rmtree(path, err);
+			r = kb_tree_remove(vm, path, err);
 	}
 	closedir(d);
 	return r;
@@ -339,6 +340,23 @@ static uint64_t blocks_at(int dirfd, const char *name, int depth)
 	if (d)
 		closedir(d);
 	return sum;
+}
+
+int kb_tree_remove(struct kb_vmctl *vm, const char *path, struct kb_err *err)
+{
+	const char *const argv[] = {
+		"unshare", "--map-root-user", "--map-auto", "--", "rm", "-rf", "--", path, NULL};
+
+	if (kb_rmtree(path, NULL) == 0)
+		return 0;
+	return geteuid() == 0 ? kb_rmtree(path, err) : kb_op_run(vm, NULL, argv, REMOVE_MS, err);
+}
+
+void kb_tree_drop(struct kb_vmctl *vm, const char *path)
+{
+	vm->shielded++;
+	kb_tree_remove(vm, path, NULL);
+	vm->shielded--;
 }
 
 uint64_t kb_tree_blocks(const char *path)

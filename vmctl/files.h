@@ -52,6 +52,11 @@ int kb_file_copy(const char *from, const char *to, mode_t mode, struct kb_err *e
 /* The last line of a file that is not empty and (when not NULL) has `having` in it, looking at its
  * last 4 KiB; ret stays as it is without one. */
 void kb_file_last_line(const char *path, const char *having, char *ret, size_t size);
+/* Remove a tree, also one whose files belong to subordinate ids of ours: what a build as the root
+ * of a user namespace leaves. */
+int kb_tree_remove(struct kb_vmctl *vm, const char *path, struct kb_err *err);
+/* The same to undo something: nothing cancels it, and a failure is left to the next collection. */
+void kb_tree_drop(struct kb_vmctl *vm, const char *path);
 /* Bytes a tree really occupies. */
 uint64_t kb_tree_blocks(const char *path);
 /* Fail, saying so, when fewer than `need` bytes are free where path is. */

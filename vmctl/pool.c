@@ -211,7 +211,8 @@ static int thaw(
 	KB_FREE char *kernel = kb_asprintf("%s/vmlinuz", base->dir);
 	KB_FREE char *initrd = kb_asprintf("%s/initrd", base->dir);
 	KB_FREE char *template = kb_asprintf("%s/template", base->dir);
-	struct kb_qemu_run run = {.id = p->id,
+	struct kb_qemu_run run = {.arch = kb_json_str(base->json, "arch", NULL),
+		.id = p->id,
 		.log = log,
 		.kernel = kernel,
 		.initrd = initrd,

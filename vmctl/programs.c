@@ -9,6 +9,7 @@
 #include "machine.h"
 #include "programs.h"
 #include "supervisor/base/fd.h"
+#include "supervisor/base/programs.h"
 
 #define PROGRAMS_DIR "/usr/libexec/kbsup"
 #define PROGRAM_MAX  (64u << 20)
@@ -45,13 +46,37 @@ static int put_chunk(struct kb_agent *agent, const char *path, const struct kb_b
 	return kb_agent_call(agent, request, PUT_MS, NULL, err);
 }
 
+int kb_program_for(struct kb_vmctl *vm, const struct kb_arch *arch, const char *name,
+	char ret[PATH_MAX], struct kb_err *err)
+{
+	const struct {
+		const char *name, *given;
+	} given[] = {
+		{"kbsup-machine", vm->machine_program},
+		{"kbsup-guest", vm->guest_program},
+		{"kbsup-init", vm->init_program},
+	};
+
+	*ret = '\0';
+	for (size_t i = 0; i < KB_ARRAY_LEN(given); i++) {
+		if (strcmp(given[i].name, name) != 0 || !*given[i].given)
+			continue;
+		if (!kb_arch_is_native(arch))
+			return kb_program_path_arch(name, arch->name, ret, err);
+		snprintf(ret, PATH_MAX, "%s", given[i].given);
+	}
+	return 0;
+}
+
 static int put_program(
-	struct kb_agent *agent, const char *from, const char *name, struct kb_err *err)
+	struct kb_agent *agent, const struct kb_arch *arch, const char *name, struct kb_err *err)
 {
 	struct kb_buf file KB_BUF_CLEANUP;
-	char path[128];
-	int r;
+	char path[128], from[PATH_MAX];
+	int r = kb_program_for(agent->vm, arch, name, from, err);
 
+	if (r < 0)
+		return r;
 	kb_buf_init(&file, PROGRAM_MAX);
 	snprintf(path, sizeof(path), PROGRAMS_DIR "/%s", name);
 	kb_op_progress(agent->vm, "programs", "bringing %s of this build", name);
@@ -74,7 +99,7 @@ static int restart_service(struct kb_agent *agent, struct kb_err *err)
 	return r;
 }
 
-static int bring(struct kb_machine *m, struct kb_err *err)
+static int bring(struct kb_machine *m, const struct kb_arch *arch, struct kb_err *err)
 {
 	struct kb_agent agent;
 	int r = kb_agent_open(m->vm, m->id, &agent, err);
@@ -83,22 +108,32 @@ static int bring(struct kb_machine *m, struct kb_err *err)
 		return r;
 	r = kb_agent_sync(&agent, HELLO_MS, err);
 	if (r == 0)
-		r = put_program(&agent, m->vm->guest_program, "kbsup-guest", err);
+		r = put_program(&agent, arch, "kbsup-guest", err);
 	if (r == 0)
-		r = put_program(&agent, m->vm->init_program, "kbsup-init", err);
+		r = put_program(&agent, arch, "kbsup-init", err);
 	if (r == 0)
 		r = restart_service(&agent, err);
 	kb_agent_close(&agent);
 	return r;
 }
 
-int kb_programs_id(struct kb_vmctl *vm, char ret[KB_PROGRAMS_ID], struct kb_err *err)
+static int hash_of(struct kb_vmctl *vm, const struct kb_arch *arch, const char *name,
+	char ret[KB_HASH_TEXT], struct kb_err *err)
+{
+	char path[PATH_MAX];
+	int r = kb_program_for(vm, arch, name, path, err);
+
+	return r < 0 ? r : kb_file_hash(path, ret, err);
+}
+
+int kb_programs_id(struct kb_vmctl *vm, const struct kb_arch *arch, char ret[KB_PROGRAMS_ID],
+	struct kb_err *err)
 {
 	char guest[KB_HASH_TEXT], init[KB_HASH_TEXT];
-	int r = kb_file_hash(vm->guest_program, guest, err);
+	int r = hash_of(vm, arch, "kbsup-guest", guest, err);
 
 	if (r == 0)
-		r = kb_file_hash(vm->init_program, init, err);
+		r = hash_of(vm, arch, "kbsup-init", init, err);
 	if (r == 0)
 		snprintf(ret, KB_PROGRAMS_ID, "%s-%s", guest, init);
 	return r;
@@ -108,18 +143,21 @@ int kb_vm_programs(struct kb_vmctl *vm, const char *name, struct kb_err *err)
 {
 	struct kb_machine m KB_CLEANUP(kb_machine_finish) = {.lock = -1};
 	char id[KB_PROGRAMS_ID];
+	const struct kb_arch *arch;
 	const char *there;
 	int r;
 
 	if (!*vm->guest_program || !*vm->init_program)
 		return kb_err_set(err, KB_ERR_NOTFOUND, "kbsup-guest or kbsup-init is not there");
-	if ((r = kb_programs_id(vm, id, err)) < 0 || (r = kb_machine_lock(vm, name, &m, err)) < 0)
+	if ((r = kb_machine_lock(vm, name, &m, err)) < 0 ||
+		(r = kb_arch_find(kb_json_str(m.base.json, "arch", "x86_64"), &arch, err)) < 0 ||
+		(r = kb_programs_id(vm, arch, id, err)) < 0)
 		return r;
 	/* What the machine was made with, or was brought since. */
 	there = kb_json_str(m.json, "programs", kb_json_str(m.base.json, "programs", ""));
 	if (strcmp(there, id) == 0)
 		return 0;
-	r = bring(&m, err);
+	r = bring(&m, arch, err);
 	if (r == 0) {
 		json_object_set_new(m.json, "programs", json_string(id));
 		r = kb_machine_save(&m, err);

@@ -10,6 +10,7 @@
  *	STATE/bases/NAME/N/	generation N of a base: root.img vmlinuz initrd base.json
  *	STATE/bases/NAME/N/template/  the frozen machine that forks start from
  *	STATE/bases/NAME/current	symbolic link to the generation new machines use
+ *	STATE/packages/KEY/	packages installed less than a day ago, for the next base like it
  *	STATE/machines/NAME/	machine.json host_key[.pub] [suspended/ | memory/]
  *	STATE/disks/ID		a machine's overlay, or a layer that several build on
  *	STATE/pool/ID/	a fork that waits for a name; its disk is STATE/disks/ID
@@ -80,6 +81,7 @@ struct kb_base_spec {
 	uint64_t disk_bytes;	     /* 0: KB_VM_DISK_BYTES */
 	unsigned memory_mib, cpus;   /* of the template; 0: the defaults */
 	bool no_template;	     /* leave kb_base_freeze() for later */
+	bool fresh;		     /* install packages anew even if they were installed today */
 	int64_t import_ms; /* for an imported image to come up; 0: enough for a slow one */
 };
 

@@ -80,8 +80,10 @@ static void print_disks(struct kb_cli *cli)
 {
 	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
 
-	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+	if (kb_vm_cli_open(&v, cli, NULL) == 0) {
+		v.unkept = true;
 		kb_disk_list(v.vm, false, print_disk, NULL, NULL);
+	}
 }
 
 static void print_base(const struct kb_base_info *info, void *arg)
@@ -95,8 +97,10 @@ static void print_bases(struct kb_cli *cli)
 {
 	struct kb_vm_cli v KB_VM_CLI_CLEANUP = {.cancel_fd = -1};
 
-	if (kb_vm_cli_open(&v, cli, NULL) == 0)
+	if (kb_vm_cli_open(&v, cli, NULL) == 0) {
+		v.unkept = true;
 		kb_base_list(v.vm, print_base, NULL, NULL);
+	}
 }
 
 static void print_kind(struct kb_cli *cli, const char *kind)

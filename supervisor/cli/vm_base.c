@@ -73,9 +73,11 @@ static int read_spec(const struct kb_args *args, struct kb_base_spec *spec, stru
 {
 	const char *size = kb_args_value(args, "size");
 
+	spec->arch = kb_args_value(args, "arch");
 	spec->from = kb_args_value(args, "from");
 	spec->user = kb_args_value(args, "user");
 	spec->dotfiles = kb_args_value(args, "dotfiles");
+	spec->fresh = kb_args_has(args, "fresh");
 	spec->no_template = kb_args_has(args, "no-freeze");
 	if (size && (!kb_parse_size(size, &spec->disk_bytes) || spec->disk_bytes < DISK_MIN))
 		return kb_err_set(err, KB_ERR_USAGE, "--size %s is not a size of 2G or more", size);
@@ -135,6 +137,11 @@ static int run_create(
 
 static const struct kb_option create_options[] = {
 	{.name = "name", .arg = "NAME", .kind = KB_KIND_BASE, .help = "Its name; default"},
+	{.name = "arch",
+		.arg = "ARCH",
+		.kind = KB_KIND_WORD,
+		.words = "x86_64|aarch64",
+		.help = "Its architecture; this host's"},
 	{.name = "from",
 		.arg = "IMAGE",
 		.kind = KB_KIND_FILE,
@@ -150,6 +157,7 @@ static const struct kb_option create_options[] = {
 		.kind = KB_KIND_DIR,
 		.help = "Its set-up: bootstrap.sh, install.sh, Rakefile or files.map is run"},
 	{.name = "packages", .arg = "PACKAGE", .repeat = true, .help = "A further Debian package"},
+	{.name = "fresh", .help = "Install packages anew, even if they were installed today"},
 	{.name = "no-freeze", .help = "Leave the template for: kbsup vm base freeze"},
 	{.name = "verbose", .help = "Show everything the build prints"},
 	{0},

@@ -24,6 +24,7 @@ bash_offers() {
     expect_equal "$(offered_by_bash policy c)" 'check compile'
     expect_equal "$(offered_by_bash run --lan)" --lane
     expect_equal "$(offered_by_bash run --lane '')" 'auto bpf notify'
+    expect_equal "$(offered_by_bash vm base create --arch '')" 'aarch64 x86_64'
     expect_equal "$(offered_by_bash run --agent she)" shell
     expect_equal "$(offered_by_bash run -a she)" shell
     expect_equal "$(offered_by_bash run --local --na)" --name

@@ -96,5 +96,11 @@ refused "an unknown machine" "there is no machine nope" kb vm stop nope
 refused "a name that is nearly right" "did you mean: web2" kb vm stop web3
 refused "a bad name" "not a name" kb vm start ../x
 refused "a wrong verb" "did you mean: kbsup vm suspend" kb vm suspnd web2
+refused "an option of another action" "is for: kbsup vm base create" kb vm base list --from x
+printf -- '-----BEGIN OPENSSH PRIVATE KEY-----\n' >"$WORK/private"
+refused "a private key" "stays here" kb vm base create other --ssh-key "$WORK/private"
+refused "what is no image" "neither qcow2 nor" kb vm base create other --from "$0"
+same "no base of them" default "$(kb vm base list --json | json '" ".join(sorted({b["name"] for b in d if b["name"] in ("default", "other")}))')"
+same "completion of bases" default "$(kb __complete base | cut -f1 | grep -x default)"
 kb vm delete web2
 nothing_left

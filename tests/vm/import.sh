@@ -48,8 +48,8 @@ same "nothing but what a machine needs" 'base.json root.img template' \
 	"$(find "$VMTOOL_STATE/bases/cloud/1" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs)"
 
 section "machines of it are forked, and are its own"
-contains "forked" forked=1 "$(vm start one)"
-contains "another" forked=1 "$(vm start two)"
+contains "forked" forked=1 "$(vm start one base=cloud)"
+contains "another" forked=1 "$(vm start two base=cloud)"
 same "its name" one "$(guest one hostname)"
 same "the account" 1000 "$(guest one 'id -u ann')"
 same "cloud-init made none" '' "$(guest one 'getent passwd debian || true')"
@@ -71,7 +71,7 @@ same "the key opens it" ann "$out"
 
 section "a machine of it boots by its own boot loader, and sets nothing up again"
 vm delete two
-contains "booted" forked=0 "$(VM_LIMIT=300 vm start two cold)"
+contains "booted" forked=0 "$(VM_LIMIT=300 vm start two cold base=cloud)"
 same "its name" two "$(guest two hostname)"
 same "the account is still the one" ann "$(guest two 'id -nu 1000')"
 same "cloud-init slept" '' "$(guest two 'ls -d /var/lib/cloud 2>/dev/null')"

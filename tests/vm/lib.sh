@@ -76,7 +76,7 @@ refused() {
 guest() { vm exec "$1" sh -c "$2"; }
 
 # The words of a base change with these files: then it is built anew.
-base_key() { sha256sum "$VMTOOL_MACHINE" "$VM_SOURCES"/{image/{setup.sh,finish.sh,pack.sh,build.c},driver/qemu.c} | sha256sum; }
+base_key() { sha256sum "$VMTOOL_MACHINE" "$VM_SOURCES"/{image/{{setup,finish,pack}.sh,pack{,ages}.c},driver/qemu.c} | sha256sum; }
 
 base_ready() { [ "$(cat "$VM_CACHE/key" 2>/dev/null)" = "$(base_key)" ] && vm base-list | grep -q 'current=1 frozen=1'; }
 

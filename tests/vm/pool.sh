@@ -30,8 +30,13 @@ configure 'pool = many'
 contains "what" "pool is 'many'" "$(kb vm list 2>&1)"
 contains "remedy" "a number of forks" "$(kb vm list 2>&1)"
 
-section "a command fills it, and the list shows it"
+section "completion fills nothing"
 configure 'pool = 2'
+for kind in machine disk base; do kb __complete "$kind" >/dev/null; done
+sleep 1
+same "no keeper" '' "$(ls "$VMTOOL_STATE/keeper.log" 2>/dev/null)"
+
+section "a command fills it, and the list shows it"
 kb vm list >/dev/null
 fills_to 2
 kb vm list --json >"$WORK/list"

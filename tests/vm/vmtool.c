@@ -82,6 +82,7 @@ static int base_create(struct call *c)
 		.dotfiles = setting(c, "dotfiles"),
 		.packages = packages,
 		.no_template = setting(c, "template") != NULL,
+		.fresh = setting(c, "fresh") != NULL,
 		.import_ms = setting(c, "import_ms") ? atoi(setting(c, "import_ms")) : 0};
 
 	if (setting(c, "size") && !kb_parse_size(setting(c, "size"), &spec.disk_bytes))
@@ -103,6 +104,7 @@ static int start(struct call *c)
 {
 	const char *how = arg_at(c, 1);
 	struct kb_vm_spec spec = {.name = arg_at(c, 0),
+		.base = setting(c, "base"),
 		.cold = how && strcmp(how, "cold") == 0,
 		.isolated = how && strcmp(how, "isolated") == 0};
 	struct kb_vm_info info;

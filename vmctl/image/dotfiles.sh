@@ -70,5 +70,5 @@ else
 	echo "the dotfiles have no bootstrap.sh, install.sh, Rakefile or files.map" >&2
 	exit 1
 fi
-[ "${code:-0}" -eq 0 ] || echo "the dotfiles' $what ended with exit $code" >&2
+[ "${code:-0}" -eq 0 ] || echo "$what failed" >&2
 exit "${code:-0}"

@@ -3,10 +3,10 @@
 # from another, nothing of what was typed. With "running", its file system is left for good.
 set -eu
 
-rm -rf /kbsup-*.sh /tmp/* /var/tmp/* /etc/ssh/ssh_host_* /etc/ssh/kbsup_authorized_keys \
+rm -rf /root/kbsup /tmp/* /var/tmp/* /etc/ssh/ssh_host_* /etc/ssh/kbsup_authorized_keys \
 	/var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/urandom/random-seed \
 	/boot/efi/loader/random-seed /var/lib/kbsup /var/lib/cloud /var/lib/dhcp/* \
-	/var/lib/systemd/network
+	/var/lib/systemd/network /var/cache/ldconfig/aux-cache
 echo uninitialized >/etc/machine-id
 for home in /root /home/*; do
 	for name in .bash_history .zsh_history .ash_history .sh_history .python_history \
@@ -18,7 +18,7 @@ done
 # Before the logs go, their writer lets go of them.
 [ "${1:-}" != running ] || journalctl --relinquish-var >/dev/null 2>&1 || true
 rm -rf /var/log/journal/*
-find /var/log -type f -delete
+find /var/log /var/lib/apt/lists /var/cache/apt -type f -delete
 [ "${1:-}" = running ] || exit 0
 
 # From here on nobody can write: neither can the services that save something when they end.

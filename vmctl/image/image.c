@@ -74,8 +74,8 @@ int kb_image_words(const struct kb_image *image, json_t **ret, struct kb_err *er
 
 static void remove_scraps(const struct kb_image *image)
 {
-	static const char *const scraps[] = {"root.tar", "setup.sh", "finish.sh", "pack.sh",
-		"authorized-key", "seed", "root.qcow2", "qemu.log"};
+	static const char *const scraps[] = {"setup.sh", "finish.sh", "pack.sh", "foreign.sh",
+		"authorized-key", "recipe", "programs", "seed", "root.qcow2", "qemu.log"};
 
 	for (size_t i = 0; i < KB_ARRAY_LEN(scraps); i++) {
 		KB_FREE char *path = kb_asprintf("%s/%s", image->dir, scraps[i]);

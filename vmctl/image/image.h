@@ -1,6 +1,13 @@
 /* Making the root image of a base. Internal to vmctl.
  *
- * An image comes from packages (build.c) or is an imported one (import.c). Everything that has to
+ * An image comes from packages (build.c) or is an imported one (import.c). Packages make a tree,
+ * which takes minutes and depends on nothing but what is asked for and when: it is kept for a day
+ * and serves all bases that want the same (packages.c). From the tree comes the image, with our
+ * programs, services and the account in it (pack.c). Both run as the root of a user namespace when
+ * the caller is not root, and in mount and process namespaces of their own always (rootns.c): no
+ * mount and no process stays, whatever happens.
+ *
+ * Everything that has to
  * happen inside it, as itself, happens in a machine that lives only for that (provision.c): the
  * set-up of an imported image, and the dotfiles of any. That machine finds what it needs on a
  * second disk, the seed, which for cloud-init is a NoCloud source.
@@ -12,6 +19,7 @@
 
 extern const char kb_image_setup_sh[];
 extern const char kb_image_pack_sh[];
+extern const char kb_image_foreign_sh[];
 extern const char kb_image_seed_sh[];
 extern const char kb_image_adopt_sh[];
 extern const char kb_image_dotfiles_sh[];
@@ -24,6 +32,7 @@ struct kb_image {
 	const struct kb_arch *arch;
 	const char *user, *suite;
 	const char *dir; /* where root.img appears, and vmlinuz and initrd; in tmp */
+	int64_t epoch;	 /* the time of everything in it that is made of packages, in seconds */
 	bool firmware;	 /* its own boot loader boots it, so there is no vmlinuz */
 	bool rake;	 /* its dotfiles need it */
 };
@@ -38,12 +47,25 @@ int kb_image_words(const struct kb_image *image, json_t **ret, struct kb_err *er
 
 /* ---- parts of it ---- */
 
-int kb_image_build(const struct kb_image *image, struct kb_err *err);
+int kb_image_build(struct kb_image *image, struct kb_err *err);
+/* The tree of packages as a compressed tar: made now, or less than a day ago. Sets epoch. *ret_lock
+ * keeps it in place until closed. */
+int kb_packages_get(
+	struct kb_image *image, char ret_tar[PATH_MAX], int *ret_lock, struct kb_err *err);
+/* Trees of yesterday go, unless one is being used. */
+void kb_packages_collect(struct kb_vmctl *vm);
+int kb_image_pack(const struct kb_image *image, const char *tar, struct kb_err *err);
 int kb_image_import(const struct kb_image *image, struct kb_err *err);
 /* Bring the dotfiles to DIR/seed/dotfiles.tar, and see what they are. */
 int kb_image_dotfiles(struct kb_image *image, struct kb_err *err);
 /* Boot the image once, set it up from inside, and keep what that changed. */
 int kb_image_provision(const struct kb_image *image, struct kb_err *err);
+/* Run a program as root, in namespaces as above; programs of the image's architecture run, too.
+ * Otherwise like kb_op_run(). */
+int kb_image_run(const struct kb_image *image, const char *step, const char *const *argv,
+	int64_t timeout_ms, struct kb_err *err);
+/* Whether the caller can be root of a user namespace with owners in it. */
+int kb_image_probe_root(struct kb_vmctl *vm, struct kb_err *err);
 /* DIR/name with this text. */
 int kb_image_write(
 	const struct kb_image *image, const char *name, const char *text, struct kb_err *err);

@@ -21,3 +21,6 @@ const char kb_image_finish_sh[] =
 const char kb_image_user_data[] =
 #include "user-data.yaml.inc"
 	;
+const char kb_image_foreign_sh[] =
+#include "foreign.sh.inc"
+	;

@@ -3,12 +3,9 @@
 # Runs inside a new base, as root, in its own root directory or in a machine: everything that makes a
 # Debian a base of kbsup. Its programs are in /usr/libexec/kbsup.
 set -eu
-user=$1 key=${2:-/tmp/kbsup-authorized-key}
+user=$1 key=${2:-}
 
-install -d -m 755 /usr/libexec/kbsup /etc/ssh/sshd_config.d
-for program in /usr/libexec/kbsup/*; do
-	[ ! -f "$program" ] || chmod 755 "$program"
-done
+install -d -m 755 /etc/ssh/sshd_config.d
 
 # The person: uid 1000, sudo without a password (the machine is the boundary, not the account).
 # An imported image may have an account of its own there.
@@ -83,6 +80,18 @@ systemctl enable ssh.socket
 # machine has no use for and a template would carry along.
 systemctl disable systemd-networkd.service systemd-networkd-wait-online.service \
 	>/dev/null 2>&1 || true
+# A machine id that is still to come makes systemd take the first boot for that of a new system, and
+# enable what its presets say, all of the above among it.
+install -d -m 755 /etc/systemd/system-preset
+cat >/etc/systemd/system-preset/00-kbsup.preset <<'PRESET'
+disable ssh.service
+disable systemd-networkd.service
+disable systemd-networkd.socket
+disable systemd-networkd-wait-online.service
+disable networking.service
+disable NetworkManager.service
+disable dhcpcd.service
+PRESET
 systemctl mask e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
 	e2scrub_all.timer fstrim.timer systemd-timesyncd.service >/dev/null 2>&1 || true
 echo kbsup-base >/etc/hostname
