@@ -78,12 +78,37 @@ static void test_only_x86_has_its_devices_and_processors(void **state)
 	assert_string_equal(value_of(kvm, "-cpu", ""), "host");
 }
 
+static void test_a_screen_is_one_more_device_and_the_console_stays(void **state)
+{
+	static const char *const cards[][2] = {{"x86_64", "VGA"}, {"aarch64", "virtio-gpu-pci"}};
+
+	for (size_t i = 0; i < 2; i++) {
+		struct kb_qemu_shape shape = {.arch = cards[i][0],
+			.accel = "tcg",
+			.screen = true,
+			.memory_mib = 512,
+			.cpus = 2};
+		KB_JSON json_t *plain = words_of(cards[i][0], "tcg", false), *words = NULL;
+		struct kb_err err;
+
+		assert_ok(kb_qemu_shape_words(&shape, &words, &err));
+		assert_true(kb_qemu_has_screen(words));
+		assert_false(kb_qemu_has_screen(plain));
+		assert_string_equal(value_of(words, "-vnc", ""), "unix:@RUN@/screen.sock");
+		assert_non_null(value_of(words, "-device", cards[i][1]));
+		/* What the kernel says last is where /dev/console is. */
+		assert_non_null(value_of(words, "-append", "console=tty0 console=tty"));
+		assert_null(strstr(value_of(plain, "-append", ""), "tty0"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_each_architecture_boots_either_way),
 		cmocka_unit_test(test_firmware_is_named_where_qemu_has_none),
 		cmocka_unit_test(test_only_x86_has_its_devices_and_processors),
+		cmocka_unit_test(test_a_screen_is_one_more_device_and_the_console_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
