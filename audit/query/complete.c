@@ -88,6 +88,10 @@ static void offer_values(const struct kb_field *field, kb_offer_fn offer, void *
 			if ((name = kb_error_name(i)))
 				offer(name, field->name, arg);
 		break;
+	case KB_KIND_SIGNAL:
+		for (int i = 1; (name = kb_signal_name(i)); i++)
+			offer(name, field->name, arg);
+		break;
 	case KB_KIND_SYSCALL:
 		for (int i = 0; i < CALLS_MAX; i++)
 			if ((name = kb_syscall_name(arch, i)))

@@ -160,6 +160,12 @@ static bool get_errno(const struct kb_row *row, int64_t *ret)
 	return *ret != 0;
 }
 
+static bool get_signal(const struct kb_row *row, int64_t *ret)
+{
+	*ret = row->record->signal;
+	return *ret != 0;
+}
+
 static bool get_decision(const struct kb_row *row, int64_t *ret)
 {
 	*ret = row->record->decision;
@@ -239,6 +245,7 @@ static const struct kb_field fields[] = {
 	{"bytes", KB_KIND_NUMBER, NULL, get_bytes, NULL, "how many bytes"},
 	{"result", KB_KIND_NUMBER, NULL, get_result, NULL, "what the call returned"},
 	{"errno", KB_KIND_ERRNO, NULL, get_errno, NULL, "why it failed, name or number"},
+	{"signal", KB_KIND_SIGNAL, NULL, get_signal, NULL, "sent, or what ended it; SIGKILL or 9"},
 	{"decision", KB_KIND_WORD, &kb_decision_words, get_decision, NULL, "what the policy said"},
 	{"outcome", KB_KIND_WORD, &kb_outcome_words, get_outcome, NULL, "how the call ended"},
 	{"rule", KB_KIND_RULE, NULL, NULL, get_rule, "the line that decided (base.policy:14)"},
@@ -266,8 +273,8 @@ const char *const *kb_field_names(size_t *ret_n)
 {
 	static const char *const names[] = {"time", "event", "syscall", "lane", "pid", "ppid",
 		"tid", "exe", "comm", "argv", "path", "path2", "flags", "host", "ip", "port",
-		"secret", "bytes", "result", "errno", "decision", "outcome", "rule", "session",
-		"agent", "machine", "seq"};
+		"secret", "bytes", "result", "errno", "signal", "decision", "outcome", "rule",
+		"session", "agent", "machine", "seq"};
 
 	_Static_assert(KB_ARRAY_LEN(names) == KB_ARRAY_LEN(fields), "one name a field");
 	*ret_n = KB_ARRAY_LEN(names);

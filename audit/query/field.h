@@ -14,6 +14,7 @@ enum kb_kind {
 	KB_KIND_ARGV,	 /* a list of bytes, also compared as one line */
 	KB_KIND_SYSCALL, /* a number, or its name on the record's architecture */
 	KB_KIND_ERRNO,	 /* a number or its name */
+	KB_KIND_SIGNAL,	 /* a number or its name */
 	KB_KIND_FLAGS,	 /* a number, or names joined by | */
 	KB_KIND_IP,	 /* an address or a network */
 	KB_KIND_RULE,	 /* an id, with or without its hash */
@@ -48,6 +49,9 @@ bool kb_row_ip(const struct kb_row *row, char ret[KB_IP_TEXT]);
 /* "EACCES", or NULL; and back, or -1. */
 const char *kb_error_name(int errnum);
 int kb_error_find(const char *name, size_t len);
+/* The same of signals. */
+const char *kb_signal_name(int signo);
+int kb_signal_find(const char *name);
 /* Flags of a call as names joined by | ("O_RDWR|O_CREAT", else "0x…"). arch tells their values. */
 #define KB_FLAGS_TEXT 256
 void kb_flags_format(enum kb_event event, uint32_t arch, uint32_t flags, char ret[KB_FLAGS_TEXT]);

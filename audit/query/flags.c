@@ -1,5 +1,5 @@
-/* Names of errno values and of flags, as the audited Linux machine means them (the host may be
- * another system, so its own headers are not asked). */
+/* Names of errno values, signals and flags, as the audited Linux machine means them (the host may
+ * be another system, so its own headers are not asked). */
 #include <stdio.h>
 #include <string.h>
 
@@ -21,6 +21,26 @@ int kb_error_find(const char *name, size_t len)
 	for (size_t i = 1; i < KB_ARRAY_LEN(errno_names); i++)
 		if (errno_names[i] && strlen(errno_names[i]) == len &&
 			memcmp(errno_names[i], name, len) == 0)
+			return (int)i;
+	return -1;
+}
+
+/* asm-generic/signal.h: x86_64 and aarch64 have the same. */
+static const char *const signal_names[] = {NULL, "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP",
+	"SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE",
+	"SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN",
+	"SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
+	"SIGPWR", "SIGSYS"};
+
+const char *kb_signal_name(int signo)
+{
+	return signo > 0 && (size_t)signo < KB_ARRAY_LEN(signal_names) ? signal_names[signo] : NULL;
+}
+
+int kb_signal_find(const char *name)
+{
+	for (size_t i = 1; i < KB_ARRAY_LEN(signal_names); i++)
+		if (strcmp(signal_names[i], name) == 0)
 			return (int)i;
 	return -1;
 }

@@ -256,6 +256,7 @@ static const char *kind_without_order(enum kb_kind kind)
 		[KB_KIND_ARGV] = "arguments",
 		[KB_KIND_SYSCALL] = "system calls",
 		[KB_KIND_ERRNO] = "errors",
+		[KB_KIND_SIGNAL] = "signals",
 		[KB_KIND_FLAGS] = "flags",
 		[KB_KIND_IP] = "addresses",
 		[KB_KIND_RULE] = "rules",
@@ -443,7 +444,7 @@ int kb_expr_error_set(const char *text, const struct kb_expr_error *error, struc
 		error->hint[0] ? "; " : "", error->hint);
 	return kb_err_hint(err,
 		"fields: time event syscall lane pid ppid tid exe comm argv path "
-		"path2 flags host ip port secret bytes result errno decision outcome rule "
-		"session agent machine seq; operators: = != < <= > >= ~ in and or "
+		"path2 flags host ip port secret bytes result errno signal decision outcome "
+		"rule session agent machine seq; operators: = != < <= > >= ~ in and or "
 		"not ( )");
 }

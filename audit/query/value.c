@@ -169,6 +169,23 @@ static bool parse_errno(const char *word, struct kb_value *ret, struct kb_expr_e
 	return false;
 }
 
+static bool parse_signal(const char *word, struct kb_value *ret, struct kb_expr_error *error)
+{
+	const char *known[64];
+	size_t n = 0;
+	int v = kb_signal_find(word);
+
+	if (v > 0)
+		ret->number = v;
+	if (v > 0 || to_number(word, &ret->number))
+		return true;
+	for (int i = 1; kb_signal_name(i); i++)
+		known[n++] = kb_signal_name(i);
+	wrong(error, "there is no signal '%.60s'", word);
+	suggest(error, word, known, n);
+	return false;
+}
+
 /* Names joined by |. Their values depend on the machine, so they are looked up again when a record
  * of another architecture is compared: the text is kept. */
 static bool flags_value(const char *text, uint32_t arch, uint32_t *ret, struct kb_expr_error *error)
@@ -283,6 +300,8 @@ static bool parse_plain(const struct kb_field *field, enum kb_op op, const char 
 		return parse_syscall(word, ret, error);
 	case KB_KIND_ERRNO:
 		return parse_errno(word, ret, error);
+	case KB_KIND_SIGNAL:
+		return parse_signal(word, ret, error);
 	case KB_KIND_FLAGS:
 		return parse_flags(word, ret, error);
 	case KB_KIND_IP:
@@ -418,6 +437,8 @@ static bool name_match(const struct kb_term *node, const struct kb_row *row, int
 		return literal_match(node, kb_word(node->field->words, (unsigned)v));
 	case KB_KIND_ERRNO:
 		return literal_match(node, kb_error_name((int)v));
+	case KB_KIND_SIGNAL:
+		return literal_match(node, kb_signal_name((int)v));
 	case KB_KIND_IP:
 		return kb_row_ip(row, ip) && literal_match(node, ip);
 	default:

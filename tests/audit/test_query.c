@@ -86,6 +86,8 @@ static const struct {
 	{"errno in (EACCES, ENOENT)", "6 11 13"},
 	{"errno ~ \"E*S\"", "11 13"},
 	{"errno != EACCES and decision = denied", ""},
+	{"signal = SIGKILL or signal = 15", ""},
+	{"signal ~ \"SIG*\"", ""},
 	{"decision = denied", "11 13"},
 	{"decision != allowed", "11 13"},
 	{"decision ~ \"d*\"", "11 13"},
@@ -152,6 +154,7 @@ static const struct {
 		"it is one of allowed denied killed asked"},
 	{"outcome = success", 10, 7, "there is no outcome 'success'",
 		"it is one of unknown ok failed interrupted"},
+	{"signal = SIGKIL", 9, 6, "there is no signal 'SIGKIL'", "did you mean SIGKILL?"},
 	{"errno = EACCESS", 8, 7, "there is no error 'EACCESS'", "did you mean EACCES?"},
 	{"flags ~ O_CREATE", 8, 8, "there is no flag 'O_CREATE'", "did you mean O_CREAT?"},
 	{"syscall = opnat", 10, 5, "there is no system call 'opnat'", ""},
@@ -263,7 +266,7 @@ static void test_fields(void **state)
 	const struct kb_field *fields = kb_field_table(&n);
 	const char *const *names = kb_field_names(&names_n);
 
-	assert_int_equal(n, 27);
+	assert_int_equal(n, 28);
 	assert_int_equal(names_n, n);
 	for (size_t i = 0; i < n; i++) {
 		assert_string_equal(fields[i].name, names[i]);
@@ -291,8 +294,8 @@ static const struct {
 	unsigned n;
 	const char *field;
 } completions[] = {
-	{"", "path", 28, NULL},
-	{"last ", "decision", 28, NULL},
+	{"", "path", 29, NULL},
+	{"last ", "decision", 29, NULL},
 	{"event", "!=", 9, NULL},
 	{"event =", "unlink", KB_EVENT_MAX_ - 1, "event"},
 	{"event=", "unlink", KB_EVENT_MAX_ - 1, "event"},
@@ -303,6 +306,7 @@ static const struct {
 	{"last outcome = ", "interrupted", 4, "outcome"},
 	{"flags ~ ", "O_CREAT", 0, "flags"},
 	{"errno = ", "EACCES", 0, "errno"},
+	{"signal = ", "SIGKILL", 0, "signal"},
 	{"syscall = ", "unlinkat", 0, "syscall"},
 	{"time > ", "yesterday", 2, "time"},
 	{"session = ", NULL, 0, "session"},

@@ -143,7 +143,7 @@ recorded bad 'ip = 169.254.169.254 and decision = denied'
 recorded bad 'path ~ "**/.git/hooks/post-commit" and decision = denied'
 recorded bad 'event = exec and argv ~ "*pkill*"'
 recorded bad 'event = exec and argv ~ "*/bin/kill*"'
-recorded bad 'event = signal and syscall = kill'
+recorded bad 'event = signal and signal = SIGKILL'
 recorded bad 'event = exec and argv ~ "*-delete*"'
 recorded bad 'event = exec and argv ~ "*rm -rf /home/dev*"'
 
