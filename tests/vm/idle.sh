@@ -67,15 +67,15 @@ contains "remedy" "like 30m" "$(kb vm list 2>&1)"
 same "no keeper" '' "$(keepers)"
 
 section "a machine that nobody uses is suspended, and says so"
-configure 'idle-suspend = 6s'
+configure 'idle-suspend = 5s'
 kb vm list >/dev/null
 same "a keeper" 1 "$(keepers | wc -l)"
 kb vm list >/dev/null
 kb vm status web >/dev/null
 same "still one" 1 "$(keepers | wc -l)"
-same "in config show" 6s "$(kb config show --json | json '[s["value"] for s in d if s["setting"] == "idle-suspend"][0]')"
+same "in config show" 5s "$(kb config show --json | json '[s["value"] for s in d if s["setting"] == "idle-suspend"][0]')"
 becomes web suspended 60
-contains "why" "nobody used it for 6 s" "$(kb vm status web --json | json 'd["why"]')"
+contains "why" "nobody used it for 5 s" "$(kb vm status web --json | json 'd["why"]')"
 contains "for people" "nobody used it" "$(kb vm status web)"
 contains "the log" "web was unused, and is suspended" "$(cat "$VMTOOL_STATE/keeper.log")"
 no_keeper
@@ -83,25 +83,25 @@ no_keeper
 section "it goes on, and then is not idle at once"
 kb vm resume web
 same "why is gone" None "$(kb vm status web --json | json 'd["why"]')"
-stays web running 5
+stays web running 3
 
 section "an ssh connection is use"
-kb vm ssh web -- 'sleep 25' &
+kb vm ssh web -- 'sleep 18' &
 login=$!
-stays web running 20
+stays web running 14
 wait "$login" || fail "the login ended with $?"
 
 section "a busy processor is use"
-guest web 'nohup sh -c "end=\$((\$(date +%s) + 22)); while [ \$(date +%s) -lt \$end ]; do :; done" >/dev/null 2>&1 &'
-stays web running 18
+guest web 'nohup sh -c "end=\$((\$(date +%s) + 17)); while [ \$(date +%s) -lt \$end ]; do :; done" >/dev/null 2>&1 &'
+stays web running 14
 
 section "its console is use"
 mkfifo "$WORK/keys"
 "$KBSUP" vm console web <"$WORK/keys" >/dev/null &
 console=$!
 exec 4>"$WORK/keys"
-sleep 6 # what the processor did is over
-stays web running 14
+sleep 5 # what the processor did is over
+stays web running 12
 exec 4>&-
 kill "$console" 2>/dev/null || true
 wait "$console" || true
@@ -112,7 +112,7 @@ section "a keeper that was killed is replaced by the next command"
 kb vm resume web
 for pid in $(keepers); do kill -KILL "$pid"; done
 no_keeper
-stays web running 8
+stays web running 6
 kb vm list >/dev/null
 same "a keeper" 1 "$(keepers | wc -l)"
 becomes web suspended 60
