@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # What machines cost, in one table: medians of ROUNDS, milliseconds unless said. Runs under TCG with
-# the suite's base. QEMU's own savevm/loadvm stands beside it, on the same machine.
+# the suite's base. QEMU's own savevm/loadvm stands beside it, on the same machine, and libvirt where it
+# is installed; they take turns.
 . "${0%/*}/../vm/lib.sh"
+. "${0%/*}/vm_libvirt.sh"
 
 rounds=${ROUNDS:-5}
 
@@ -48,7 +50,17 @@ for c in ({"execute": "qmp_capabilities"},
 PY
 }
 
+bench_end() {
+	local code=$?
+	set +e
+	lv_stop
+	(exit "$code")
+	finish
+}
+trap bench_end EXIT
+
 say "load average before: $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors, $rounds rounds"
+lv_start
 row "cold boot until it answers" "$(timed vm start cold cold)"
 vm delete cold
 for _ in $(seq "$rounds"); do
@@ -70,6 +82,7 @@ for _ in $(seq "$rounds"); do
 	timed qmp_human "$id" "savevm bench" >>"$WORK/savevm"
 	timed qmp_human "$id" "loadvm bench" >>"$WORK/loadvm"
 	vm delete f
+	lv_round
 done
 row "warm fork until it answers" "$(median <"$WORK/answers")"
 row "warm fork until a command has run" "$(median <"$WORK/command")"
@@ -89,3 +102,4 @@ row "QEMU savevm (the machine stands still)" "$(median <"$WORK/savevm")"
 row "QEMU loadvm (into a running process)" "$(median <"$WORK/loadvm")"
 row "disk of a fresh clone, KiB" "$((row_disk >> 10))"
 row "memory of a fresh clone (PSS, MiB)" "$((row_pss >> 20))"
+lv_rows
