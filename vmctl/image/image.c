@@ -7,6 +7,7 @@
 #include "supervisor/base/fd.h"
 #include "vmctl/driver/qemu.h"
 #include "vmctl/files.h"
+#include "vmctl/programs.h"
 
 #define DEFAULT_SUITE "bookworm"
 #define DEFAULT_USER  "dev"
@@ -18,6 +19,18 @@ int kb_image_write(
 	int r = kb_vm_path(image->vm, path, err, "%s/%s", image->dir, name);
 
 	return r < 0 ? r : kb_file_write_atomic(path, text, strlen(text), 0644, err);
+}
+
+int kb_image_put_program(
+	const struct kb_image *image, const char *folder, const char *name, struct kb_err *err)
+{
+	KB_FREE char *to = kb_asprintf("%s/%s/%s", image->dir, folder, name);
+	char from[PATH_MAX];
+	int r = kb_program_for(image->vm, image->arch, name, from, err);
+
+	if (r < 0 || !*from)
+		return r;
+	return to ? kb_file_copy(from, to, 0700, err) : kb_err_nomem(err);
 }
 
 /* Debian's rule for package names. */

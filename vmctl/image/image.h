@@ -69,6 +69,10 @@ int kb_image_probe_root(struct kb_vmctl *vm, struct kb_err *err);
 /* DIR/name with this text. */
 int kb_image_write(
 	const struct kb_image *image, const char *name, const char *text, struct kb_err *err);
+/* A program of ours, as the image's machines run it, into a folder of the image's directory;
+ * nothing when it is not needed. */
+int kb_image_put_program(
+	const struct kb_image *image, const char *folder, const char *name, struct kb_err *err);
 
 /* What the first bytes of an image say. */
 #define KB_IMAGE_HEAD 512

@@ -6,7 +6,6 @@
 #include "image.h"
 #include "supervisor/base/fd.h"
 #include "vmctl/files.h"
-#include "vmctl/programs.h"
 #include "words.h"
 
 #define PACK_MS 1800000
@@ -22,17 +21,6 @@ static void image_uuid(const struct kb_base_spec *spec, char ret[37])
 		ret, 37, "6b627375-7062-4173-a500-%012llx", (unsigned long long)h & 0xffffffffffff);
 }
 
-static int copy_program(const struct kb_image *image, const char *name, struct kb_err *err)
-{
-	KB_FREE char *to = kb_asprintf("%s/programs/%s", image->dir, name);
-	char from[PATH_MAX];
-	int r = kb_program_for(image->vm, image->arch, name, from, err);
-
-	if (r < 0 || !*from)
-		return r;
-	return to ? kb_file_copy(from, to, 0700, err) : kb_err_nomem(err);
-}
-
 static int copy_programs(const struct kb_image *image, struct kb_err *err)
 {
 	static const char *const names[] = {"kbsup-machine", "kbsup-guest", "kbsup-init"};
@@ -40,7 +28,7 @@ static int copy_programs(const struct kb_image *image, struct kb_err *err)
 	int r = dir ? kb_mkdirs(dir, 0700, err) : kb_err_nomem(err);
 
 	for (size_t i = 0; r == 0 && i < KB_ARRAY_LEN(names); i++)
-		r = copy_program(image, names[i], err);
+		r = kb_image_put_program(image, "programs", names[i], err);
 	return r;
 }
 

@@ -12,7 +12,6 @@
 #include "vmctl/builder.h"
 #include "vmctl/driver/qemu.h"
 #include "vmctl/files.h"
-#include "vmctl/programs.h"
 
 #define IMPORT_MS    900000 /* a first boot with cloud-init under TCG, on a busy machine */
 #define ADOPT_MS     1800000
@@ -36,17 +35,6 @@ static int put(const struct kb_image *image, const char *name, const char *text,
 	return path ? kb_image_write(image, path, text, err) : kb_err_nomem(err);
 }
 
-static int put_program(const struct kb_image *image, const char *name, struct kb_err *err)
-{
-	KB_FREE char *to = kb_asprintf("%s/seed/%s", image->dir, name);
-	char from[PATH_MAX];
-	int r = kb_program_for(image->vm, image->arch, name, from, err);
-
-	if (r < 0 || !*from)
-		return r;
-	return to ? kb_file_copy(from, to, 0700, err) : kb_err_nomem(err);
-}
-
 /* What cloud-init looks for, and what it is to start. */
 static int put_import(const struct kb_image *image, struct kb_err *err)
 {
@@ -63,10 +51,10 @@ static int put_import(const struct kb_image *image, struct kb_err *err)
 		(r = put(image, "setup.sh", kb_image_setup_sh, err)) < 0 ||
 		(r = put(image, "key", image->spec->ssh_key ? image->spec->ssh_key : "", err)) <
 			0 ||
-		(r = put_program(image, "kbsup-machine", err)) < 0 ||
-		(r = put_program(image, "kbsup-guest", err)) < 0)
+		(r = kb_image_put_program(image, "seed", "kbsup-machine", err)) < 0 ||
+		(r = kb_image_put_program(image, "seed", "kbsup-guest", err)) < 0)
 		return r;
-	return put_program(image, "kbsup-init", err);
+	return kb_image_put_program(image, "seed", "kbsup-init", err);
 }
 
 static int make_seed(const struct kb_image *image, struct kb_err *err)
