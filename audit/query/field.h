@@ -51,7 +51,7 @@ const char *kb_error_name(int errnum);
 int kb_error_find(const char *name, size_t len);
 /* The same of signals. */
 const char *kb_signal_name(int signo);
-int kb_signal_find(const char *name);
+int kb_signal_find(const char *name, size_t len);
 /* Flags of a call as names joined by | ("O_RDWR|O_CREAT", else "0x…"). arch tells their values. */
 #define KB_FLAGS_TEXT 256
 void kb_flags_format(enum kb_event event, uint32_t arch, uint32_t flags, char ret[KB_FLAGS_TEXT]);

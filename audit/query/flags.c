@@ -16,13 +16,17 @@ const char *kb_error_name(int errnum)
 									: NULL;
 }
 
-int kb_error_find(const char *name, size_t len)
+static int find_name(const char *const *names, size_t n, const char *name, size_t len)
 {
-	for (size_t i = 1; i < KB_ARRAY_LEN(errno_names); i++)
-		if (errno_names[i] && strlen(errno_names[i]) == len &&
-			memcmp(errno_names[i], name, len) == 0)
+	for (size_t i = 1; i < n; i++)
+		if (names[i] && strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
 			return (int)i;
 	return -1;
+}
+
+int kb_error_find(const char *name, size_t len)
+{
+	return find_name(errno_names, KB_ARRAY_LEN(errno_names), name, len);
 }
 
 /* asm-generic/signal.h: x86_64 and aarch64 have the same. */
@@ -37,12 +41,9 @@ const char *kb_signal_name(int signo)
 	return signo > 0 && (size_t)signo < KB_ARRAY_LEN(signal_names) ? signal_names[signo] : NULL;
 }
 
-int kb_signal_find(const char *name)
+int kb_signal_find(const char *name, size_t len)
 {
-	for (size_t i = 1; i < KB_ARRAY_LEN(signal_names); i++)
-		if (strcmp(signal_names[i], name) == 0)
-			return (int)i;
-	return -1;
+	return find_name(signal_names, KB_ARRAY_LEN(signal_names), name, len);
 }
 
 #define ARCH_AARCH64 0xc00000b7u /* AUDIT_ARCH_AARCH64 */

@@ -10,6 +10,8 @@
 #include "supervisor/base/util.h"
 #include "when.h"
 
+#define NAMED_MAX 256 /* errors and signals: their numbers are below */
+
 static bool KB_PRINTF(2, 3) wrong(struct kb_expr_error *error, const char *fmt, ...)
 {
 	va_list ap;
@@ -151,37 +153,22 @@ static bool parse_word(const struct kb_field *field, const char *word, struct kb
 	return false;
 }
 
-static bool parse_errno(const char *word, struct kb_value *ret, struct kb_expr_error *error)
+/* A number or a name of those that have names: errors, signals. */
+static bool parse_named(const char *what, const char *word, int (*find)(const char *, size_t),
+	const char *(*name_of)(int), struct kb_value *ret, struct kb_expr_error *error)
 {
-	const char *known[256];
+	const char *known[NAMED_MAX];
 	size_t n = 0;
-	int v = kb_error_find(word, strlen(word));
+	int v = find(word, strlen(word));
 
 	if (v > 0)
 		ret->number = v;
 	if (v > 0 || to_number(word, &ret->number))
 		return true;
-	for (int i = 1; i < 256; i++)
-		if (kb_error_name(i))
-			known[n++] = kb_error_name(i);
-	wrong(error, "there is no error '%.60s'", word);
-	suggest(error, word, known, n);
-	return false;
-}
-
-static bool parse_signal(const char *word, struct kb_value *ret, struct kb_expr_error *error)
-{
-	const char *known[64];
-	size_t n = 0;
-	int v = kb_signal_find(word);
-
-	if (v > 0)
-		ret->number = v;
-	if (v > 0 || to_number(word, &ret->number))
-		return true;
-	for (int i = 1; kb_signal_name(i); i++)
-		known[n++] = kb_signal_name(i);
-	wrong(error, "there is no signal '%.60s'", word);
+	for (int i = 1; i < NAMED_MAX; i++)
+		if (name_of(i))
+			known[n++] = name_of(i);
+	wrong(error, "there is no %s '%.60s'", what, word);
 	suggest(error, word, known, n);
 	return false;
 }
@@ -299,9 +286,9 @@ static bool parse_plain(const struct kb_field *field, enum kb_op op, const char 
 	case KB_KIND_SYSCALL:
 		return parse_syscall(word, ret, error);
 	case KB_KIND_ERRNO:
-		return parse_errno(word, ret, error);
+		return parse_named("error", word, kb_error_find, kb_error_name, ret, error);
 	case KB_KIND_SIGNAL:
-		return parse_signal(word, ret, error);
+		return parse_named("signal", word, kb_signal_find, kb_signal_name, ret, error);
 	case KB_KIND_FLAGS:
 		return parse_flags(word, ret, error);
 	case KB_KIND_IP:
