@@ -12,11 +12,11 @@
 #include "supervisor/base/buf.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/log.h"
+#include "supervisor/base/os.h"
 #include "supervisor/base/util.h"
 
 #define READ_CHUNK     (64u << 10)
 #define READS_PER_WAKE 16
-#define NEGOTIATE_ID   0 /* commands count from 1 */
 
 struct command {
 	TAILQ_ENTRY(command) link;
@@ -43,7 +43,8 @@ struct kb_qmp {
 	struct command_list queue;
 	struct command *flying; /* sent, or being sent; not in the queue */
 	size_t n_queued;
-	json_int_t next_id;
+	json_int_t first_id; /* of the negotiation */
+	json_int_t next_id;  /* from a random number on: see is_foreign() */
 	bool greeted;
 	bool ready; /* capabilities negotiated */
 	bool dead;
@@ -278,11 +279,18 @@ static int negotiate(struct kb_qmp *q, struct kb_err *err)
 	if (q->greeted)
 		return kb_err_set(err, KB_ERR_INVALID, "QEMU greeted twice");
 	q->greeted = true;
-	q->flying = command_new(NEGOTIATE_ID, "qmp_capabilities", NULL, -1, KB_QMP_GREETING_MS,
+	q->flying = command_new(q->first_id, "qmp_capabilities", NULL, -1, KB_QMP_GREETING_MS,
 		on_capabilities, NULL);
 	if (!q->flying)
 		return kb_err_nomem(err);
 	return command_write(q, q->flying, err);
+}
+
+/* QEMU hands the answer to a command whose client has left to the next client. Each client numbers
+ * its commands from a random start, so such an answer is known by its number and passes by. */
+static bool is_foreign(const struct kb_qmp *q, const struct kb_qmp_msg *msg)
+{
+	return msg->id >= 0 && (!q->flying || msg->id != q->flying->id);
 }
 
 static int handle_reply(struct kb_qmp *q, const struct kb_qmp_msg *msg, struct kb_err *err)
@@ -290,6 +298,10 @@ static int handle_reply(struct kb_qmp *q, const struct kb_qmp_msg *msg, struct k
 	struct command *c = q->flying;
 	struct kb_err why = {0};
 
+	if (is_foreign(q, msg)) {
+		kb_log_debug("QEMU answered command %lld of a client before", (long long)msg->id);
+		return 0;
+	}
 	if (!c || msg->id != c->id || c->sent < c->len)
 		return kb_err_set(err, KB_ERR_INVALID, "QEMU answered what was not asked");
 	if (!q->ready && msg->kind == KB_QMP_ERROR)
@@ -413,24 +425,34 @@ int kb_qmp_create(struct kb_loop *loop, int fd, const struct kb_qmp_ops *ops, vo
 	struct kb_qmp **ret, struct kb_err *err)
 {
 	struct kb_qmp *q = calloc(1, sizeof(*q));
+	uint32_t number;
 	int r;
 
 	if (!q) {
 		close(fd);
 		return kb_err_nomem(err);
 	}
-	*q = (struct kb_qmp){.loop = loop, .fd = fd, .ops = ops, .arg = arg, .next_id = 1};
+	*q = (struct kb_qmp){.loop = loop, .fd = fd, .ops = ops, .arg = arg};
 	TAILQ_INIT(&q->queue);
 	kb_buf_init(&q->in, KB_QMP_LINE_MAX + READ_CHUNK);
-	if ((r = kb_fd_nonblock(fd, err)) < 0 ||
+	r = kb_os_random(&number, sizeof(number)) < 0 ? kb_err_sys(err, errno, "no random bytes")
+						      : 0;
+	if (r < 0 || (r = kb_fd_nonblock(fd, err)) < 0 ||
 		(r = kb_loop_timer(loop, on_deadline, q, &q->timer, err)) < 0 ||
 		(r = kb_source_arm(q->timer, KB_QMP_GREETING_MS, err)) < 0 ||
 		(r = kb_loop_io(loop, fd, KB_IO_READ, on_io, q, &q->io, err)) < 0) {
 		kb_qmp_destroy(q);
 		return r;
 	}
+	kb_qmp_count_from(q, (json_int_t)number << 20);
 	*ret = q;
 	return 0;
+}
+
+void kb_qmp_count_from(struct kb_qmp *q, json_int_t first)
+{
+	q->first_id = first;
+	q->next_id = first + 1;
 }
 
 static void qmp_free(struct kb_qmp *q)

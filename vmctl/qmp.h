@@ -3,7 +3,8 @@
  * QEMU answers in order, but a stopped or wedged QEMU still accepts connections and simply never
  * answers, and a second client gets no greeting until the first one leaves. So the greeting has a
  * deadline like every command, and a missed deadline ends the client: what a late answer would
- * belong to is no longer known. The QMP protocol: qemu.org/docs/master/interop/qmp-spec.html.
+ * belong to is no longer known. What QEMU still owed to a client before is answered to this one
+ * (seen with QEMU 7.2); it passes by. The QMP protocol: qemu.org/docs/master/interop/qmp-spec.html.
  *
  * All functions run on the loop's thread. Text from QEMU is foreign: it only enters messages
  * through kb_err, which escapes it.
@@ -38,6 +39,9 @@ struct kb_qmp_ops {
 /* Takes fd (a connected, stream socket), also on failure. Commands may be queued at once. */
 int kb_qmp_create(struct kb_loop *loop, int fd, const struct kb_qmp_ops *ops, void *arg,
 	struct kb_qmp **ret, struct kb_err *err);
+/* Number the commands from `first` (the negotiation's number) instead of a random one, for tests
+ * that play QEMU. Before anything is queued. */
+void kb_qmp_count_from(struct kb_qmp *q, json_int_t first);
 /* Drops what is pending without replies. NULL is fine. */
 void kb_qmp_destroy(struct kb_qmp *q);
 /* Whether QEMU has greeted and agreed: until then it has seen no command. */

@@ -31,6 +31,7 @@ static void feed_client(const uint8_t *data, size_t size)
 	if (kb_fd_socketpair(false, pair, NULL) < 0 ||
 		kb_qmp_create(loop, pair[0], &ops, loop, &q, NULL) < 0)
 		abort();
+	kb_qmp_count_from(q, 0);
 	kb_qmp_execute(q, "query-status", NULL, -1, 50, on_reply, &replies, NULL);
 	if (kb_fd_write_all(pair[1], data, size, NULL) < 0)
 		abort();

@@ -23,6 +23,7 @@ struct fixture {
 	enum kb_errcode codes[8];
 	char texts[8][KB_ERR_MSG_MAX];
 	size_t stop_after; /* replies */
+	size_t stop_seen;  /* lines received */
 	size_t n_events;
 	char event[64];
 	size_t n_closed;
@@ -52,7 +53,8 @@ static void on_peer(int fd, unsigned events, void *arg)
 	snprintf(f->seen[f->n_seen], sizeof(f->seen[0]), "%s", line);
 	if (f->answers && f->answers[f->n_seen] && *f->answers[f->n_seen])
 		say(f, f->answers[f->n_seen]);
-	f->n_seen++;
+	if (++f->n_seen == f->stop_seen)
+		kb_loop_stop(f->loop);
 }
 
 static void on_reply(const json_t *ret, const struct kb_err *err, void *arg)
@@ -93,7 +95,7 @@ static void on_closed(struct kb_qmp *q, const struct kb_err *why, void *arg)
 
 static const struct kb_qmp_ops ops = {.event = on_event, .closed = on_closed};
 
-static void start(struct fixture *f, const char *greeting, const char *const *answers)
+static void open_client(struct fixture *f, const char *const *answers)
 {
 	struct kb_err err;
 	int pair[2];
@@ -104,6 +106,12 @@ static void start(struct fixture *f, const char *greeting, const char *const *an
 	f->peer = pair[1];
 	assert_ok(kb_loop_io(f->loop, f->peer, KB_IO_READ, on_peer, f, &f->peer_io, &err));
 	assert_ok(kb_qmp_create(f->loop, pair[0], &ops, f, &f->qmp, &err));
+}
+
+static void start(struct fixture *f, const char *greeting, const char *const *answers)
+{
+	open_client(f, answers);
+	kb_qmp_count_from(f->qmp, 0);
 	if (greeting)
 		say(f, greeting);
 }
@@ -209,6 +217,47 @@ static void test_no_greeting_is_a_timeout(void **state)
 	finish(&f);
 }
 
+/* QEMU gives the next client what it still owed the one before: before its greeting, before the
+ * negotiation's answer, and before a command's. */
+static void test_answers_to_a_client_before_pass_by(void **state)
+{
+	static const char *const answers[] = {
+		"{\"return\": {}, \"id\": 70}\n{\"return\": {}, \"id\": 0}\n",
+		"{\"error\": {\"class\": \"X\", \"desc\": \"not yours\"}, \"id\": 71}\n"
+		"{\"return\": {}, \"id\": 1}\n"};
+	struct kb_err err;
+	struct fixture f;
+
+	start(&f, "{\"return\": {}, \"id\": 69}\n" GREETING, answers);
+	command(&f, "query-status", -1, 1000);
+	f.stop_after = 1;
+	assert_ok(kb_loop_run(f.loop, &err));
+	assert_int_equal(f.n_replies, 1);
+	assert_int_equal(f.codes[0], 0);
+	assert_int_equal(f.n_closed, 0);
+	finish(&f);
+}
+
+/* Which is known by the number, so no two clients count from the same one. */
+static void test_clients_count_from_different_numbers(void **state)
+{
+	char lines[2][256] = {""};
+
+	for (int i = 0; i < 2; i++) {
+		struct kb_err err;
+		struct fixture f;
+
+		open_client(&f, NULL);
+		f.stop_seen = 1;
+		say(&f, GREETING);
+		assert_ok(kb_loop_run(f.loop, &err));
+		memcpy(lines[i], f.seen[0], sizeof(lines[i]));
+		finish(&f);
+	}
+	assert_non_null(strstr(lines[0], "\"id\":"));
+	assert_string_not_equal(lines[0], lines[1]);
+}
+
 static void test_broken_peers_end_the_client(void **state)
 {
 	static const struct {
@@ -217,8 +266,8 @@ static void test_broken_peers_end_the_client(void **state)
 	} cases[] = {
 		{"hello\n", NULL, KB_ERR_INVALID},
 		{"{\"QMP\": {}}\n{\"QMP\": {}}\n", NULL, KB_ERR_INVALID},
-		{"{\"return\": {}, \"id\": 0}\n", NULL, KB_ERR_INVALID},
-		{GREETING, "{\"return\": {}, \"id\": 7}\n", KB_ERR_INVALID},
+		{"{\"return\": {}}\n", NULL, KB_ERR_INVALID},
+		{GREETING, "{\"return\": {}}\n", KB_ERR_INVALID},
 		{GREETING, "{\"error\": {\"class\": \"X\", \"desc\": \"no\"}, \"id\": 0}\n",
 			KB_ERR_INVALID},
 		{GREETING, "{\"error\": {\"class\": 5}, \"id\": 0}\n", KB_ERR_INVALID},
@@ -291,6 +340,8 @@ int main(void)
 		cmocka_unit_test(test_an_fd_travels_with_its_command),
 		cmocka_unit_test(test_a_silent_peer_meets_the_deadline),
 		cmocka_unit_test(test_no_greeting_is_a_timeout),
+		cmocka_unit_test(test_answers_to_a_client_before_pass_by),
+		cmocka_unit_test(test_clients_count_from_different_numbers),
 		cmocka_unit_test(test_broken_peers_end_the_client),
 		cmocka_unit_test(test_a_vanished_peer_closes),
 		cmocka_unit_test(test_destroying_inside_a_reply),
