@@ -13,8 +13,8 @@
 
 #define READ_CHUNK	16384
 #define HELLO_MS	150 /* between two hellos */
-#define HELLO_FAST_MS	20  /* between the first ones, for guests that wait already */
-#define HELLO_FAST	5
+#define HELLO_FAST_MS	100 /* between the first ones, for guests that wait already */
+#define HELLO_FAST	3
 #define FOLLOW_SLACK_MS 10000 /* past a command's own time */
 
 struct pending {

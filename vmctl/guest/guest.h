@@ -9,6 +9,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -59,6 +60,7 @@ int kbm_net_forget(struct kb_err *err);
  * identity again. The disk is not waited for, which takes longer than all else that makes an
  * identity; a machine that loses its power is given it again when it boots. */
 int kbm_write(const char *path, const char *text, mode_t mode, struct kb_err *err);
+bool kbm_has_text(const char *path, const char *text);
 /* A line to the host, while a request is being answered. */
 int kbm_send(const json_t *object, struct kb_err *err);
 /* What the commands of requests have in common: their environment, their words for /usr/bin/env

@@ -26,6 +26,7 @@
 #define BOOT_ID	     "/proc/sys/kernel/random/boot_id"
 #define SSH_SOCKET   "/etc/systemd/system/sockets.target.wants/ssh.socket"
 #define OWN_BOOT_ID  "/run/kbsup/boot_id"
+#define NO_BOOT_ID   "00000000-0000-0000-0000-000000000000"
 #define WHOLE_PROC   "/run/kbsup/proc"
 
 typedef int (*step_fn)(const json_t *request, struct kb_err *err);
@@ -95,24 +96,32 @@ static int keep_whole_proc(struct kb_err *err)
 	return chmod("/run/kbsup", 0700) < 0 ? kb_err_sys(err, errno, "/run/kbsup") : 0;
 }
 
-/* The kernel's boot id is copied with its memory; what programs read is laid over it. */
-static int step_boot_id(const json_t *request, struct kb_err *err)
+/* The kernel's boot id is copied with its memory; what programs read is laid over it. A template
+ * has it laid over already, since systemd does much work for each mount that comes or goes. */
+static int cover_boot_id(const char *id, struct kb_err *err)
 {
-	const char *id;
 	char line[64];
-	int r = kbm_string(request, "boot_id", &id, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	snprintf(line, sizeof(line), "%s\n", id);
-	while (umount2(BOOT_ID, MNT_DETACH) == 0)
-		;
 	if ((r = kb_mkdirs("/run/kbsup", 0755, err)) < 0 ||
 		(r = kbm_write(OWN_BOOT_ID, line, 0444, err)) < 0)
 		return r;
+	if (kbm_has_text(BOOT_ID, line))
+		return keep_whole_proc(err);
+	while (umount2(BOOT_ID, MNT_DETACH) == 0)
+		;
 	if (mount(OWN_BOOT_ID, BOOT_ID, NULL, MS_BIND, NULL) < 0)
 		return kb_err_sys(err, errno, "%s cannot be covered", BOOT_ID);
 	return keep_whole_proc(err);
+}
+
+static int step_boot_id(const json_t *request, struct kb_err *err)
+{
+	const char *id;
+	int r = kbm_string(request, "boot_id", &id, err);
+
+	return r < 0 ? r : cover_boot_id(id, err);
 }
 
 static int step_hostname(const json_t *request, struct kb_err *err)
@@ -240,6 +249,9 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 {
 	static const char *const wait_boot[] = {
 		"/usr/bin/systemctl", "is-system-running", "--wait", NULL};
+	/* Else each fork has to finish what its template began. */
+	static const char *const wait_devices[] = {
+		"/usr/bin/udevadm", "settle", "--timeout=60", NULL};
 	static const char *const stop_ssh[] = {"/usr/bin/systemctl", "stop", "ssh.service", NULL};
 	/* What is likely to come first, so that its files are in memory. */
 	static const char *const warm[] = {"/bin/sh", "-c",
@@ -258,6 +270,7 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 	int r;
 
 	kbm_run(wait_boot, NULL); /* "degraded" is an answer too */
+	kbm_run(wait_devices, NULL);
 	kbm_run(warm, NULL);
 	if ((r = kbm_run(stop_ssh, err)) < 0 || (r = kbm_net_down(err)) < 0 ||
 		(r = kbm_net_forget(err)) < 0)
@@ -265,7 +278,9 @@ int kbm_prepare(const json_t *request, json_t *reply, struct kb_err *err)
 	for (size_t i = 0; i < KB_ARRAY_LEN(stale); i++)
 		if (unlink(stale[i]) < 0 && errno != ENOENT)
 			return kb_err_sys(err, errno, "%s cannot be removed", stale[i]);
-	if ((r = kbm_write("/etc/machine-id", "uninitialized\n", 0444, err)) < 0)
+	umount2("/etc/machine-id", MNT_DETACH);
+	if ((r = kbm_write("/etc/machine-id", "uninitialized\n", 0444, err)) < 0 ||
+		(r = cover_boot_id(NO_BOOT_ID, err)) < 0)
 		return r;
 	sync();
 	return 0;

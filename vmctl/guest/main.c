@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -171,11 +172,21 @@ static void serve(int port)
 	}
 }
 
+/* The host waits for every answer, so nothing else in the machine goes first; what is started here
+ * does not inherit that. */
+static void go_first(void)
+{
+	const struct sched_param param = {.sched_priority = 1};
+
+	sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param);
+}
+
 int main(void)
 {
 	sigset_t set;
 
 	kb_log_init("kbsup-machine");
+	go_first();
 	sigemptyset(&set);
 	sigaddset(&set, SIGIO);
 	sigprocmask(SIG_BLOCK, &set, NULL);
