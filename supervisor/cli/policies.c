@@ -166,7 +166,8 @@ int kb_policies_mistakes(const struct kb_diags *diags, const char *name, struct 
 		err, "correct the lines named above; kbsup policy check %s tries again", name);
 }
 
-int kb_policies_compile(const struct kb_policies *policies, const char *name_or_file,
+/* Loaded, and lowered where out is not NULL. */
+static int read_policy(const struct kb_policies *policies, const char *name_or_file,
 	struct kb_policy **ret, struct kb_buf *out, struct kb_err *err)
 {
 	struct kb_diags *diags KB_DIAGS_CLEANUP = kb_diags_create();
@@ -178,13 +179,25 @@ int kb_policies_compile(const struct kb_policies *policies, const char *name_or_
 	r = check_name(policies, name_or_file, err);
 	if (r == 0)
 		r = kb_policy_load(name_or_file, &policies->options, &policy, diags, err);
-	if (r == 0)
+	if (r == 0 && out)
 		r = kb_policy_lower(policy, &policies->options, out, diags, err);
 	if (kb_diags_errors(diags))
 		return kb_policies_mistakes(diags, name_or_file, err);
 	if (r == 0)
 		*ret = KB_STEAL(policy);
 	return r;
+}
+
+int kb_policies_load(const struct kb_policies *policies, const char *name_or_file,
+	struct kb_policy **ret, struct kb_err *err)
+{
+	return read_policy(policies, name_or_file, ret, NULL, err);
+}
+
+int kb_policies_compile(const struct kb_policies *policies, const char *name_or_file,
+	struct kb_policy **ret, struct kb_buf *out, struct kb_err *err)
+{
+	return read_policy(policies, name_or_file, ret, out, err);
 }
 
 int kb_policies_bundle(const struct kb_policies *policies, const char *name_or_file,

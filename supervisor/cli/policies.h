@@ -58,6 +58,9 @@ bool kb_policy_is_file(const char *name);
 /* "there is no policy …, did you mean …" */
 int kb_policy_unknown(const struct kb_policy_list *list, const char *name, struct kb_err *err);
 
+/* Load a policy by name or file: what it says, without what it comes to. */
+int kb_policies_load(const struct kb_policies *policies, const char *name_or_file,
+	struct kb_policy **ret, struct kb_err *err);
 /* Load, check and lower a policy by name or file. Mistakes in the text are rendered to stderr; the
  * error then says only how many. */
 int kb_policies_compile(const struct kb_policies *policies, const char *name_or_file,

@@ -31,12 +31,10 @@ static void read_agent(struct kb_profile *profile, const char *agent)
 int kb_profile_load(const struct kb_policies *policies, const char *agent, struct kb_profile *ret,
 	struct kb_err *err)
 {
-	struct kb_buf encoded KB_BUF_CLEANUP;
 	int r;
 
 	*ret = (struct kb_profile){.policy = agent};
-	kb_buf_init(&encoded, KB_BUNDLE_MAX);
-	r = kb_policies_compile(policies, agent, &ret->loaded, &encoded, err);
+	r = kb_policies_load(policies, agent, &ret->loaded, err);
 	if (r == 0)
 		read_agent(ret, agent);
 	return r;

@@ -20,11 +20,12 @@
 #include "supervisor/guest/setup.h"
 #include "supervisor/guest/statedir.h"
 
-#define ORPHANS_MAX    1024 /* looked at in one round */
-#define LINK_PROTOCOL  1
-#define SPARE_DELAY_MS 100 /* after a start, so as not to compete with it */
-#define RESWEEP_MS     1000
-#define CLOSE_GRACE_MS 5000 /* for sessions to end after the link closed; then they are killed */
+#define ORPHANS_MAX	1024 /* looked at in one round */
+#define LINK_PROTOCOL	1
+#define SPARE_DELAY_MS	100  /* after a start, so as not to compete with it */
+#define DETACH_DELAY_MS 5000 /* after the last session */
+#define RESWEEP_MS	1000
+#define CLOSE_GRACE_MS	5000 /* for sessions to end after the link closed; then they are killed */
 
 /* ---- Messages to the host -------------------------------------------------------------------- */
 
@@ -124,6 +125,9 @@ static void on_retry(void *arg)
 			*at = c->next;
 			if (g->hub)
 				kb_bpf_hub_release(g->hub, c->seat);
+			/* Nothing to compete with any more. */
+			if (c->name[0] && !g->spare && !g->closing)
+				kb_source_arm(g->spare_timer, 0, NULL);
 			kb_child_destroy(c);
 			continue;
 		}
@@ -132,9 +136,20 @@ static void on_retry(void *arg)
 		at = &c->next;
 	}
 	if (g->hub && !g->children)
-		kb_bpf_hub_detach(g->hub);
+		kb_source_arm(g->detach_timer, DETACH_DELAY_MS, NULL);
 	if (g->closing && !g->children && !g->spare)
 		kb_loop_stop(g->loop);
+}
+
+/* Attached, lane bpf costs every process of this machine a little with each call; attaching right
+ * after a detaching costs a session's start some milliseconds (the kernel waits for all
+ * processors). */
+static void on_detach_timer(void *arg)
+{
+	struct kb_guest *g = arg;
+
+	if (!g->children)
+		kb_bpf_hub_detach(g->hub);
 }
 
 void kb_guest_child_over(struct kb_guest *g)
@@ -466,6 +481,8 @@ static int run(struct kb_guest *g, struct kb_err *err)
 	if (r == 0)
 		r = kb_loop_timer(g->loop, on_spare_timer, g, &g->spare_timer, err);
 	if (r == 0)
+		r = kb_loop_timer(g->loop, on_detach_timer, g, &g->detach_timer, err);
+	if (r == 0)
 		r = kb_loop_signal(g->loop, SIGCHLD, on_child, g, &g->child_source, err);
 	if (r == 0)
 		r = kb_channel_create(g->loop, g->options->link_fd, &link_ops, g, &g->link, err);
@@ -491,6 +508,7 @@ static void finish(struct kb_guest *g)
 	kb_source_destroy(g->child_source);
 	kb_source_destroy(g->retry_timer);
 	kb_source_destroy(g->spare_timer);
+	kb_source_destroy(g->detach_timer);
 	kb_loop_destroy(g->loop);
 }
 

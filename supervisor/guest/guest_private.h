@@ -20,7 +20,7 @@ struct kb_guest {
 	const struct kb_guest_options *options;
 	struct kb_loop *loop;
 	struct kb_channel *link;
-	struct kb_source *child_source, *retry_timer, *spare_timer;
+	struct kb_source *child_source, *retry_timer, *spare_timer, *detach_timer;
 	struct kb_runtime runtime;
 	struct kb_bpf_hub *hub;	     /* NULL: sessions are recorded by lane notify */
 	char no_bpf[KB_ERR_MSG_MAX]; /* why */

@@ -7,7 +7,8 @@ result is a median with its range; the machine's facts stand above every table.
     bench.skip("podman run", "not installed")
     bench.run(rounds=15)
 
-Nothing here passes or fails by time: numbers are for people. KB_BENCH_ROUNDS changes the rounds.
+Nothing here passes or fails by time: numbers are for people. KB_BENCH_ROUNDS changes the rounds,
+KB_BENCH_PAUSE the seconds of rest before each turn.
 """
 import os
 import platform
@@ -80,7 +81,8 @@ class Bench:
     def skip(self, label, reason):
         self.skipped.append((label, reason))
 
-    def run(self, rounds, programs=(), warm_up=1):
+    def run(self, rounds, programs=(), warm_up=1, pause=0.0):
+        pause = float(os.environ.get("KB_BENCH_PAUSE", pause))
         rounds = int(os.environ.get("KB_BENCH_ROUNDS", rounds))
         for fact in machine_facts(*programs):
             print("# " + fact)
@@ -90,9 +92,12 @@ class Bench:
             order = list(self.times)
             order = order[number % len(order):] + order[:number % len(order)] if order else []
             for label in order:
+                time.sleep(pause)
                 took = self.turn(label)
                 if took is not None and number >= 0:
                     self.times[label].append(took)
+        if pause:
+            print("# %g s of rest before each" % pause)
         self.table(rounds)
 
     def turn(self, label):

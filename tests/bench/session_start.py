@@ -9,6 +9,10 @@ usage: session_start.py BUILD-DIR [ROUNDS]
   bwrap          the same namespaces and binds
   podman run     --rm, with a local root directory and the same runtime
 
+Each starts on a machine that has rested for a moment, as when a person starts one: right after a
+container, the next one's control groups cost some milliseconds less, and it would matter who comes
+after whom.
+
 Goal: kbsup at most 1.5 times the bare runtime it uses.
 """
 import json
@@ -161,7 +165,7 @@ def main():
         else:
             bench.skip("bwrap", "not installed")
         add_podman(bench, work)
-        bench.run(rounds, ["runc", "crun", "bwrap", "podman"], warm_up=2)
+        bench.run(rounds, ["runc", "crun", "bwrap", "podman"], warm_up=2, pause=0.3)
 
 
 main()
