@@ -109,6 +109,8 @@ static void read_socket(struct kb_sock_splice *f)
 		} else {
 			f->read += (uint64_t)n;
 			(void)kb_stream_write(f->stream, bytes, (size_t)n, NULL);
+			if ((size_t)n < room)
+				return; /* all there was */
 		}
 	}
 }
@@ -204,6 +206,16 @@ void kb_sock_splice_abort(struct kb_sock_splice *f)
 	if (f->fd >= 0) {
 		(void)setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 		close_fd(f);
+	}
+	send_eof(f);
+	settle(f);
+}
+
+void kb_sock_splice_refuse(struct kb_sock_splice *f)
+{
+	if (kb_buf_len(&f->pending) == 0 && !f->eof_seen) {
+		kb_sock_splice_abort(f);
+		return;
 	}
 	send_eof(f);
 	settle(f);

@@ -28,6 +28,9 @@ int kb_sock_splice_create(struct kb_loop *loop, struct kb_channel *ch, uint32_t 
 	struct kb_err *err);
 /* End the socket at once, with a reset; `over` follows when the far side has ended the stream. */
 void kb_sock_splice_abort(struct kb_sock_splice *flow);
+/* The far side takes nothing more: like abort, but what it said before is still delivered, as it
+ * may say why. */
+void kb_sock_splice_refuse(struct kb_sock_splice *flow);
 uint32_t kb_sock_splice_stream(const struct kb_sock_splice *flow);
 /* Bytes so far: read from the socket, and written to it. */
 void kb_sock_splice_count(

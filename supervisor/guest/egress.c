@@ -22,13 +22,13 @@
 #include "supervisor/base/buf.h"
 #include "supervisor/base/egress.h"
 #include "supervisor/base/log.h"
+#include "supervisor/base/sock_splice.h"
 #include "supervisor/base/util.h"
 #include "supervisor/guest/dropped.h"
 #include "supervisor/guest/netns.h"
 
 #define ACCEPTS_PER_WAKE 16
 #define DROPPED_PER_WAKE 64
-#define READS_PER_WAKE	 8
 #define DNS_SLOTS	 256
 #define DNS_MAX		 4096
 #define FINISH_MS	 3000
@@ -38,11 +38,13 @@ struct flow {
 	struct kb_egress *egress;
 	struct flow *next;
 	uint32_t id;
-	int fd; /* -1: closed */
-	struct kb_source *io;
+	struct kb_sock_splice
+		*splice; /* a connection's; NULL: DNS over UDP, which has the next two */
 	struct kb_stream *stream;
-	struct kb_buf pending; /* from the host, not yet written */
-	bool eof_sent, eof_seen, done, shut;
+	struct kb_buf pending; /* an answer in part */
+	bool ended;	       /* its stream, by us */
+	bool over;	       /* nothing comes or goes any more */
+	bool done;	       /* the host has said its last of it */
 };
 
 struct dns_slot {
@@ -100,148 +102,27 @@ static int say(struct kb_egress *e, enum kb_egress_kind kind, uint32_t stream,
 
 /* ---- Connections ----------------------------------------------------------------------------- */
 
-static void flow_close_fd(struct flow *f)
+/* The program's end broke: the host's need not wait for it. */
+static void on_broken(struct kb_sock_splice *splice, void *arg)
 {
-	kb_source_destroy(f->io);
-	f->io = NULL;
-	kb_close(&f->fd);
+	const struct flow *f = arg;
+
+	(void)say(f->egress, KB_EGRESS_CANCEL, f->id, NULL, NULL);
 }
 
-static void flow_send_eof(struct flow *f)
-{
-	if (!f->eof_sent)
-		(void)kb_stream_eof(f->stream, NULL);
-	f->eof_sent = true;
-}
-
-/* The program is gone, or must be told that it is refused. */
-static void flow_abort(struct flow *f, bool reset)
-{
-	const struct linger now = {.l_onoff = 1};
-
-	if (f->fd >= 0 && reset)
-		(void)setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	flow_close_fd(f);
-	kb_stream_consumed(f->stream, kb_buf_len(&f->pending));
-	kb_buf_finish(&f->pending);
-	flow_send_eof(f);
-}
-
-static void flow_watch(struct flow *f)
-{
-	unsigned events = 0;
-
-	if (f->fd < 0)
-		return;
-	if (!f->eof_sent && kb_stream_writable(f->stream, 1) > 0)
-		events |= KB_IO_READ;
-	if (kb_buf_len(&f->pending) > 0)
-		events |= KB_IO_WRITE;
-	(void)kb_source_set_events(f->io, events, NULL);
-}
-
-static void flow_settle(struct flow *f)
-{
-	if (f->eof_seen && kb_buf_len(&f->pending) == 0 && !f->shut && f->fd >= 0) {
-		f->shut = true;
-		(void)shutdown(f->fd, SHUT_WR);
-	}
-	if (f->eof_seen && f->eof_sent && kb_buf_len(&f->pending) == 0)
-		flow_close_fd(f);
-	flow_watch(f);
-	if (f->done && f->eof_seen && f->fd < 0)
-		(void)kb_source_arm(f->egress->sweep, 0, NULL);
-}
-
-static void flow_read(struct flow *f)
-{
-	uint8_t bytes[KB_STREAM_CHUNK];
-
-	for (int i = 0; i < READS_PER_WAKE && !f->eof_sent; i++) {
-		size_t room = KB_MIN(kb_stream_writable(f->stream, 1), sizeof(bytes));
-		ssize_t n;
-
-		if (room == 0)
-			return;
-		n = read(f->fd, bytes, room);
-		if (n > 0) {
-			(void)kb_stream_write(f->stream, bytes, (size_t)n, NULL);
-		} else if (n == 0) {
-			flow_send_eof(f);
-		} else if (errno == EAGAIN) {
-			return;
-		} else if (errno != EINTR) {
-			(void)say(f->egress, KB_EGRESS_CANCEL, f->id, NULL, NULL);
-			flow_abort(f, false);
-			return;
-		}
-		if (n > 0 && (size_t)n < room)
-			return;
-	}
-}
-
-static void flow_write(struct flow *f)
-{
-	while (f->fd >= 0 && kb_buf_len(&f->pending) > 0) {
-		ssize_t n = send(
-			f->fd, kb_buf_data(&f->pending), kb_buf_len(&f->pending), MSG_NOSIGNAL);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
-			return;
-		if (n < 0) {
-			(void)say(f->egress, KB_EGRESS_CANCEL, f->id, NULL, NULL);
-			flow_abort(f, false);
-			return;
-		}
-		kb_buf_consume(&f->pending, (size_t)n);
-		kb_stream_consumed(f->stream, (size_t)n);
-	}
-}
-
-static void on_flow_io(int fd, unsigned events, void *arg)
+static void on_over(struct kb_sock_splice *splice, void *arg)
 {
 	struct flow *f = arg;
 
-	if (events & KB_IO_WRITE)
-		flow_write(f);
-	if ((events & KB_IO_READ) && f->fd >= 0)
-		flow_read(f);
-	flow_settle(f);
+	f->over = true;
+	(void)kb_source_arm(f->egress->sweep, 0, NULL);
 }
 
-static void on_stream_data(struct kb_stream *st, const uint8_t *data, size_t len, void *arg)
-{
-	struct flow *f = arg;
-
-	/* Credit bounds it. */
-	if (f->fd < 0 || kb_buf_append(&f->pending, data, len, NULL) < 0)
-		kb_stream_consumed(st, len);
-	else
-		flow_write(f);
-	flow_settle(f);
-}
-
-static void on_stream_writable(struct kb_stream *st, void *arg)
-{
-	flow_watch(arg);
-}
-
-static void on_stream_eof(struct kb_stream *st, void *arg)
-{
-	struct flow *f = arg;
-
-	f->eof_seen = true;
-	flow_settle(f);
-}
-
-static const struct kb_stream_ops stream_ops = {
-	.data = on_stream_data, .writable = on_stream_writable, .eof = on_stream_eof};
+static const struct kb_sock_splice_ops splice_ops = {.broken = on_broken, .over = on_over};
 
 static void flow_destroy(struct flow *f)
 {
-	flow_close_fd(f);
+	kb_sock_splice_destroy(f->splice);
 	kb_stream_close(f->stream);
 	kb_buf_finish(&f->pending);
 	f->egress->n_flows--;
@@ -266,9 +147,9 @@ static uint32_t free_number(struct kb_egress *e)
 	return id;
 }
 
-/* Takes fd (-1: none). */
+/* Takes fd; -1: DNS over UDP. */
 static struct flow *flow_create(struct kb_egress *e, int fd, enum kb_egress_kind kind,
-	const struct kb_dropped *peer, const struct kb_stream_ops *ops)
+	const struct kb_dropped *peer, const struct kb_stream_ops *dns)
 {
 	struct flow *f = e->n_flows < KB_EGRESS_FLOWS ? calloc(1, sizeof(*f)) : NULL;
 	struct kb_err err = {0};
@@ -278,15 +159,17 @@ static struct flow *flow_create(struct kb_egress *e, int fd, enum kb_egress_kind
 		kb_close(&fd);
 		return NULL;
 	}
-	*f = (struct flow){.egress = e, .next = e->flows, .id = free_number(e), .fd = fd};
+	*f = (struct flow){.egress = e, .next = e->flows, .id = free_number(e)};
 	e->flows = f;
 	e->n_flows++;
 	kb_buf_init(&f->pending, KB_STREAM_CREDIT);
-	r = kb_stream_open(e->channel, f->id, ops, f, &f->stream, &err);
+	if (dns)
+		r = kb_stream_open(e->channel, f->id, dns, f, &f->stream, &err);
+	else
+		r = kb_sock_splice_create(
+			e->loop, e->channel, f->id, fd, &splice_ops, f, &f->splice, &err);
 	if (r == 0)
 		r = say(e, kind, f->id, peer, &err);
-	if (r == 0 && fd >= 0)
-		r = kb_loop_io(e->loop, fd, KB_IO_READ, on_flow_io, f, &f->io, &err);
 	if (r < 0) {
 		kb_log_warn("a connection is refused: %s", err.msg);
 		e->flows = f->next;
@@ -326,7 +209,7 @@ static void on_sweep(void *arg)
 	while (*at) {
 		struct flow *f = *at;
 
-		if (!f->done || !f->eof_seen || !f->eof_sent || f->fd >= 0) {
+		if (!f->done || !f->over) {
 			at = &f->next;
 			continue;
 		}
@@ -393,7 +276,7 @@ static void on_accept(int fd, unsigned events, void *arg)
 			continue;
 		}
 		(void)setsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-		(void)flow_create(l->egress, conn, l->kind, led ? &peer : NULL, &stream_ops);
+		(void)flow_create(l->egress, conn, l->kind, led ? &peer : NULL, NULL);
 	}
 }
 
@@ -438,8 +321,21 @@ static void on_dns_writable(struct kb_stream *st, void *arg)
 {
 }
 
+static void dns_end(struct flow *f)
+{
+	if (!f->ended)
+		(void)kb_stream_eof(f->stream, NULL);
+	f->ended = true;
+}
+
+static void on_dns_eof(struct kb_stream *st, void *arg)
+{
+	dns_end(arg);
+	on_over(NULL, arg);
+}
+
 static const struct kb_stream_ops dns_ops = {
-	.data = on_dns_data, .writable = on_dns_writable, .eof = on_stream_eof};
+	.data = on_dns_data, .writable = on_dns_writable, .eof = on_dns_eof};
 
 static void ask(struct kb_egress *e, uint8_t *msg, size_t len, const struct sockaddr_in *from)
 {
@@ -449,7 +345,7 @@ static void ask(struct kb_egress *e, uint8_t *msg, size_t len, const struct sock
 	if (!e->dns)
 		e->dns = flow_create(e, -1, KB_EGRESS_DNS, NULL, &dns_ops);
 	/* No room: the program asks again. */
-	if (!e->dns || e->dns->eof_sent || kb_stream_writable(e->dns->stream, len + 2) == 0)
+	if (!e->dns || e->dns->ended || kb_stream_writable(e->dns->stream, len + 2) == 0)
 		return;
 	e->slots[n] = (struct dns_slot){
 		.from = *from, .id = (uint16_t)(msg[0] << 8 | msg[1]), .used = true};
@@ -577,14 +473,12 @@ void kb_egress_message(struct kb_egress *e, const Kb__Egress *msg)
 	if (msg->kind == KB_EGRESS_FINISHED && e->finishing) {
 		conclude(e);
 	} else if (msg->kind == KB_EGRESS_CANCEL && f) {
-		/* What came before the refusal is still delivered: it may say why. */
-		if (f->fd >= 0 && kb_buf_len(&f->pending) == 0 && !f->eof_seen)
-			flow_abort(f, true);
-		flow_send_eof(f);
-		flow_settle(f);
+		if (f->splice)
+			kb_sock_splice_refuse(f->splice);
+		else
+			dns_end(f);
 	} else if (msg->kind == KB_EGRESS_DONE && f) {
 		f->done = true;
-		flow_settle(f);
 		(void)kb_source_arm(e->sweep, 0, NULL);
 	}
 }
@@ -599,7 +493,10 @@ void kb_egress_finish(struct kb_egress *e)
 	on_dropped(e->sockets.dropped, KB_IO_READ, e);
 	unwatch(e);
 	for (struct flow *f = e->flows; f; f = f->next)
-		flow_abort(f, true);
+		if (f->splice)
+			kb_sock_splice_abort(f->splice);
+		else
+			dns_end(f);
 	if (say(e, KB_EGRESS_FINISH, 0, NULL, &err) < 0)
 		kb_log_warn("the host is not told of the end: %s", err.msg);
 	(void)kb_source_arm(e->deadline, FINISH_MS, NULL);
