@@ -129,14 +129,11 @@ const struct kb_command kb_cmd_audit_query = {
 	.group = KB_GROUP_AUDIT,
 	.summary = "Print the records that an expression describes",
 	.about = "Prints the records of a session (the last, unless told otherwise; all for every "
-		 "one) "
-		 "for which an expression holds, such as\n"
+		 "one) for which an expression holds, such as\n"
 		 "  event = open and path ~ \"/home/*/.ssh/**\" and decision = denied\n"
 		 "Fields: time event syscall lane pid ppid tid exe comm argv path path2 flags host "
-		 "ip "
-		 "port bytes result errno decision outcome rule session agent machine seq. "
-		 "Operators: "
-		 "= != < <= > >= ~ in and or not ( ).",
+		 "ip port secret bytes result errno signal decision outcome rule session agent "
+		 "machine seq. Operators: = != < <= > >= ~ in and or not ( ).",
 	.options = query_options,
 	.operands = {{.name = "S", .max = 1, .kind = KB_KIND_RECORDED},
 		{.name = "EXPR", .max = KB_MANY, .kind = KB_KIND_EXPR}},

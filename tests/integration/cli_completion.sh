@@ -79,8 +79,20 @@ nothing_is_started() {
     [ ! -e "$XDG_RUNTIME_DIR/kbsup/control.sock" ] || fail 'completion started a supervisor'
 }
 
+help_names_every_field() {
+    local help field
+    help=$(kbsup audit query --help | tr -s ' \n' ' ')
+    for field in $(kbsup __complete field '' | cut -f1 | grep -vx not); do
+        case "${help#*Fields:}" in
+        *" $field "* | *" $field."*) ;;
+        *) fail "the help of audit query does not name $field" ;;
+        esac
+    done
+}
+
 tap 'bash' bash_offers
 tap 'fish' fish_offers
 tap 'zsh' zsh_offers
 tap 'live names start no supervisor' nothing_is_started
+tap 'help and completion know the same fields' help_names_every_field
 tap_end
