@@ -16,7 +16,7 @@ static int write_manifest(const struct kb_image *image, unsigned generation, str
 {
 	const struct kb_base_spec *spec = image->spec;
 	KB_JSON json_t *words = NULL, *json = NULL;
-	char path[PATH_MAX], programs[KB_PROGRAMS_ID];
+	char path[PATH_MAX];
 	int r;
 
 	if ((r = kb_image_words(image, &words, err)) < 0 ||
@@ -32,11 +32,9 @@ static int write_manifest(const struct kb_image *image, unsigned generation, str
 		return kb_err_nomem(err);
 	json_object_set_new(json, spec->from ? "from" : "suite",
 		json_string(spec->from ? spec->from : image->suite));
-	if (*image->vm->guest_program && *image->vm->init_program) {
-		if ((r = kb_programs_id(image->vm, image->arch, programs, err)) < 0)
-			return r;
-		json_object_set_new(json, "programs", json_string(programs));
-	}
+	if (*image->vm->guest_program && *image->vm->init_program &&
+		(r = kb_programs_note(image->vm, image->arch, json, err)) < 0)
+		return r;
 	return kb_json_save(path, json, err);
 }
 

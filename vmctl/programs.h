@@ -14,3 +14,8 @@ int kb_program_for(struct kb_vmctl *vm, const struct kb_arch *arch, const char *
 /* Which ones ours are: their bytes. */
 int kb_programs_id(struct kb_vmctl *vm, const struct kb_arch *arch, char ret[KB_PROGRAMS_ID],
 	struct kb_err *err);
+/* Into a base's manifest: which ones it has been given. */
+int kb_programs_note(
+	struct kb_vmctl *vm, const struct kb_arch *arch, json_t *base, struct kb_err *err);
+/* Whether a base has those of this build. */
+bool kb_programs_are_ours(struct kb_vmctl *vm, const json_t *base);

@@ -16,6 +16,7 @@
 #include "freeze.h"
 #include "hostkey.h"
 #include "machine.h"
+#include "programs.h"
 #include "supervisor/base/fd.h"
 #include "supervisor/base/os.h"
 #include "supervisor/base/str.h"
@@ -383,6 +384,12 @@ static void try_base(struct kb_vmctl *vm, struct kb_vm_trial *t)
 	} else if (kb_vm_path(vm, dir, &err, "%s/template", base.dir) < 0 ||
 		   kb_frozen_check(dir, base.words, &err) < 0) {
 		say_error(t, &err);
+		fix(t, "build it anew: kbsup vm base create --name %s", base.name);
+	} else if (!kb_programs_are_ours(vm, base.json)) {
+		say(t, KB_VM_WORKS_SOMEHOW,
+			"the template of %s is whole, and of another kbsup: each fork is brought "
+			"our programs first",
+			base.name);
 		fix(t, "build it anew: kbsup vm base create --name %s", base.name);
 	} else {
 		say(t, KB_VM_WORKS, "the template of %s was read and is whole", base.name);

@@ -25,7 +25,27 @@ end_supervisor() {
 		sleep 0.1
 	done
 }
-trap 'end_supervisor; finish' EXIT
+
+# programs_of_base HASH-OF-MACHINE: what the manifest says that the base was given
+programs_of_base() {
+	python3 - "$manifest" "$(sum_of "$VMTOOL_GUEST")-$(sum_of "$VMTOOL_INIT")" "$1" <<'PY'
+import json, sys
+path, programs, machine = sys.argv[1:]
+with open(path) as f:
+    base = json.load(f)
+base.update(programs=programs, machine_program=machine)
+with open(path, "w") as f:
+    json.dump(base, f)
+PY
+}
+
+sum_of() { sha256sum <"$1" | cut -d' ' -f1; }
+
+# As one that was just made; its own word is put back, since the base may be older.
+manifest=$VMTOOL_STATE/bases/default/current/base.json
+cp "$manifest" "$WORK/base.json"
+trap 'cp "$WORK/base.json" "$manifest"; end_supervisor; finish' EXIT
+programs_of_base "$(sum_of "$VMTOOL_MACHINE")"
 
 section "each thing is tried, and works"
 doctor
@@ -78,6 +98,14 @@ mkdir -m 700 "$long"
 doctor XDG_RUNTIME_DIR="$long"
 same "state" failed "$(field_of "socket paths" state)"
 contains "the fix" "XDG_RUNTIME_DIR" "$(field_of "socket paths" fix)"
+
+section "a base of another kbsup"
+programs_of_base other
+doctor
+same "state" warning "$(field_of base state)"
+contains "what" "of another kbsup" "$(field_of base detail)"
+contains "the fix" "kbsup vm base create --name default" "$(field_of base fix)"
+programs_of_base "$(sum_of "$VMTOOL_MACHINE")"
 
 # What follows has a state of its own: the cache's stays whole.
 export XDG_STATE_HOME=$WORK/state
