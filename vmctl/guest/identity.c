@@ -35,23 +35,24 @@ typedef int (*step_fn)(const json_t *request, struct kb_err *err);
  * the reseed, siblings go on drawing the same numbers. */
 static int step_entropy(const json_t *request, struct kb_err *err)
 {
-	struct {
-		struct rand_pool_info info;
-		uint8_t bytes[ENTROPY_SIZE];
-	} pool = {.info = {.entropy_count = ENTROPY_SIZE * 8, .buf_size = ENTROPY_SIZE}};
+	_Alignas(struct rand_pool_info)
+		uint8_t bytes[sizeof(struct rand_pool_info) + ENTROPY_SIZE] = {0};
+	struct rand_pool_info *pool = (struct rand_pool_info *)bytes;
 	KB_CLOSE int fd = -1;
 	const char *hex;
 	int r = kbm_string(request, "entropy", &hex, err);
 
 	if (r < 0)
 		return r;
-	r = kbm_unhex(hex, (uint8_t *)pool.info.buf, ENTROPY_SIZE, err);
+	r = kbm_unhex(hex, (uint8_t *)pool->buf, ENTROPY_SIZE, err);
 	if (r < 0)
 		return r;
 	if (r != ENTROPY_SIZE)
 		return kb_err_set(err, KB_ERR_INVALID, "entropy must be %d bytes", ENTROPY_SIZE);
+	pool->entropy_count = ENTROPY_SIZE * 8;
+	pool->buf_size = ENTROPY_SIZE;
 	fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG, NULL) < 0)
+	if (fd < 0 || ioctl(fd, RNDADDENTROPY, pool) < 0 || ioctl(fd, RNDRESEEDCRNG, NULL) < 0)
 		return kb_err_sys(err, errno, "the random generator cannot be seeded");
 	unlink("/var/lib/systemd/random-seed");
 	return 0;
