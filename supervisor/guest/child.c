@@ -29,147 +29,9 @@
 static const char *const passed_env[] = {
 	"HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "KBSUP_LOG"};
 
-/* ---- Streams --------------------------------------------------------------------------------- */
-
-static struct kb_process_relays *relays_of(struct kb_child *c, uint64_t process)
-{
-	for (struct kb_process_relays *p = c->processes; p; p = p->next)
-		if (p->process == process)
-			return p;
-	return NULL;
-}
-
-static void relays_destroy(struct kb_process_relays *p)
-{
-	for (unsigned i = 0; i < p->n; i++)
-		kb_relay_destroy(p->relay[i]);
-	free(p);
-}
-
-static void forget_relays(struct kb_child *c, uint64_t process)
-{
-	for (struct kb_process_relays **at = &c->processes; *at; at = &(*at)->next) {
-		struct kb_process_relays *p = *at;
-
-		if (p->process != process)
-			continue;
-		*at = p->next;
-		relays_destroy(p);
-		return;
-	}
-}
-
-static bool is_flushed(struct kb_child *c, uint64_t process)
-{
-	const struct kb_process_relays *p = relays_of(c, process);
-
-	for (unsigned i = 0; p && i < p->n; i++)
-		if (!kb_relay_is_flushed(p->relay[i]))
-			return false;
-	return true;
-}
-
-static void release_held(struct kb_child *c);
-static void check_over(struct kb_child *c);
-
-static void on_flushed(void *arg)
-{
-	release_held(arg);
-	check_over(arg);
-}
-
-static int open_relays(
-	struct kb_child *c, uint64_t process, const Kb__ProcessSpec *spec, struct kb_err *err)
-{
-	unsigned n = spec->tty ? 1 : 3;
-	struct kb_process_relays *p;
-	int r = 0;
-
-	if (relays_of(c, process))
-		return kb_err_set(err, KB_ERR_INVALID, "this process id is taken");
-	if (spec->stdio == 0 || spec->stdio > UINT32_MAX - n)
-		return kb_err_set(err, KB_ERR_INVALID, "a process's streams have no number");
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		return kb_err_nomem(err);
-	p->process = process;
-	for (; p->n < n && r == 0; p->n += r == 0)
-		r = kb_relay_create(c->guest->link, c->channel, spec->stdio + p->n, on_flushed, c,
-			&p->relay[p->n], err);
-	if (r < 0) {
-		relays_destroy(p);
-		return r;
-	}
-	p->next = c->processes;
-	c->processes = p;
-	return 0;
-}
-
-static void connection_destroy(struct kb_connection_relay *e)
-{
-	kb_relay_destroy(e->relay);
-	free(e);
-}
-
-static void close_connections(struct kb_child *c, bool all)
-{
-	struct kb_connection_relay **at = &c->connections;
-
-	while (*at) {
-		struct kb_connection_relay *e = *at;
-
-		if (!all && !kb_relay_is_done(e->relay)) {
-			at = &e->next;
-			continue;
-		}
-		*at = e->next;
-		connection_destroy(e);
-	}
-}
-
-static int open_connection(struct kb_child *c, uint32_t stream, struct kb_err *err)
-{
-	struct kb_connection_relay *e;
-	int r;
-
-	close_connections(c, false);
-	e = calloc(1, sizeof(*e));
-	if (!e)
-		return kb_err_nomem(err);
-	e->stream = stream;
-	r = kb_relay_create(c->guest->link, c->channel, stream, on_flushed, c, &e->relay, err);
-	if (r < 0) {
-		free(e);
-		return r;
-	}
-	e->next = c->connections;
-	c->connections = e;
-	return 0;
-}
-
-static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
-{
-	if (!c->has_egress || stream - c->egress_base >= KB_EGRESS_STREAMS)
-		return kb_err_set(
-			err, KB_ERR_INVALID, "a connection's stream is not the session's");
-	return open_connection(c, stream, err);
-}
-
-/* It never became one. */
-static void forget_connection(struct kb_child *c, uint32_t stream)
-{
-	for (struct kb_connection_relay **at = &c->connections; *at; at = &(*at)->next) {
-		struct kb_connection_relay *e = *at;
-
-		if (e->stream != stream)
-			continue;
-		*at = e->next;
-		connection_destroy(e);
-		return;
-	}
-}
-
 /* ---- Messages to the host -------------------------------------------------------------------- */
+
+static void check_over(struct kb_child *c);
 
 static void pass_on(struct kb_child *c, uint64_t process, const uint8_t *data, size_t len)
 {
@@ -178,12 +40,17 @@ static void pass_on(struct kb_child *c, uint64_t process, const uint8_t *data, s
 	if (!c->guest->closing && kb_channel_send_bytes(c->guest->link, 0, data, len, &err) < 0)
 		kb_log_error("a message to the host is lost: %s", err.msg);
 	if (process != NO_PROCESS)
-		forget_relays(c, process);
+		kb_relays_forget_process(&c->relays, process);
+}
+
+static bool is_its_turn(const struct kb_child *c, uint64_t process)
+{
+	return process == NO_PROCESS || kb_relays_are_flushed(&c->relays, process);
 }
 
 static void release_held(struct kb_child *c)
 {
-	while (c->held && (c->held->process == NO_PROCESS || is_flushed(c, c->held->process))) {
+	while (c->held && is_its_turn(c, c->held->process)) {
 		struct kb_held *h = c->held;
 
 		c->held = h->next;
@@ -194,12 +61,18 @@ static void release_held(struct kb_child *c)
 	}
 }
 
+static void on_flushed(void *arg)
+{
+	release_held(arg);
+	check_over(arg);
+}
+
 /* In order, and not before the process's output. */
 static void pass_in_order(struct kb_child *c, uint64_t process, const uint8_t *data, size_t len)
 {
 	struct kb_held *h;
 
-	if (!c->held && (process == NO_PROCESS || is_flushed(c, process))) {
+	if (!c->held && is_its_turn(c, process)) {
 		pass_on(c, process, data, len);
 		return;
 	}
@@ -340,9 +213,7 @@ static void on_grace(void *arg)
 
 	if (c->pid > 0 && !c->channel)
 		kill(c->pid, SIGKILL);
-	for (struct kb_process_relays *p = c->processes; p; p = p->next)
-		for (unsigned i = 0; i < p->n; i++)
-			kb_relay_abandon(p->relay[i]);
+	kb_relays_abandon(&c->relays);
 	release_held(c);
 	check_over(c);
 }
@@ -410,11 +281,7 @@ void kb_child_reaped(struct kb_child *c, int status)
 
 void kb_child_hang_up(struct kb_child *c)
 {
-	for (struct kb_process_relays *p = c->processes; p; p = c->processes) {
-		c->processes = p->next;
-		relays_destroy(p);
-	}
-	close_connections(c, true);
+	kb_relays_finish(&c->relays);
 	kb_channel_destroy(c->channel);
 	c->channel = NULL;
 	kb_child_settle(c);
@@ -443,6 +310,14 @@ static int keep_failed(struct kb_child *c, const uint8_t *data, size_t len, stru
 	return 0;
 }
 
+static int open_egress(struct kb_child *c, uint32_t stream, struct kb_err *err)
+{
+	if (!c->has_egress || stream - c->egress_base >= KB_EGRESS_STREAMS)
+		return kb_err_set(
+			err, KB_ERR_INVALID, "a connection's stream is not the session's");
+	return kb_relays_connection(&c->relays, stream, err);
+}
+
 static int take_egress(struct kb_child *c, const Kb__Egress *msg, const uint8_t *data, size_t len,
 	struct kb_err *err)
 {
@@ -456,7 +331,7 @@ static int take_egress(struct kb_child *c, const Kb__Egress *msg, const uint8_t 
 static int take_inbound(struct kb_child *c, const Kb__Inbound *msg, const uint8_t *data, size_t len)
 {
 	if (msg->kind == KB_INBOUND_REFUSED)
-		forget_connection(c, msg->stream);
+		kb_relays_forget_connection(&c->relays, msg->stream);
 	pass_on(c, NO_PROCESS, data, len);
 	return 0;
 }
@@ -516,10 +391,7 @@ static void on_closed(struct kb_channel *ch, const struct kb_err *why, void *arg
 
 	if (why)
 		kb_log_warn("session %s: %s", c->name, why->msg);
-	for (struct kb_process_relays *p = c->processes; p; p = p->next)
-		for (unsigned i = 0; i < p->n; i++)
-			kb_relay_detach(p->relay[i]);
-	close_connections(c, true);
+	kb_relays_detach(&c->relays);
 	c->channel = NULL;
 	kb_channel_destroy(ch);
 	/* It follows its channel within moments, or is made to. */
@@ -619,6 +491,7 @@ int kb_child_spawn(struct kb_guest *g, struct kb_child **ret, struct kb_err *err
 	}
 	theirs = pair[1];
 	r = kb_channel_create(g->loop, pair[0], &child_ops, c, &c->channel, err);
+	kb_relays_init(&c->relays, g->link, c->channel, on_flushed, c);
 	if (r == 0)
 		r = kb_loop_timer(g->loop, on_grace, c, &c->grace, err);
 	if (r == 0)
@@ -646,7 +519,7 @@ int kb_child_inbound(struct kb_child *c, const Kb__Inbound *msg, const uint8_t *
 	if (!c->channel)
 		return kb_err_set(err, KB_ERR_CLOSED, "the session has ended");
 	if (msg->kind == KB_INBOUND_CONNECT)
-		r = open_connection(c, msg->stream, err);
+		r = kb_relays_connection(&c->relays, msg->stream, err);
 	return r < 0 ? r : kb_child_send(c, data, len, err);
 }
 
@@ -660,7 +533,7 @@ int kb_child_start(struct kb_child *c, const Kb__StartSession *msg, const uint8_
 	kb_ulid_format(c->session, id);
 	c->has_egress = msg->has_egress;
 	c->egress_base = msg->egress;
-	r = open_relays(c, 0, msg->process, err);
+	r = kb_relays_process(&c->relays, 0, msg->process, err);
 	if (r == 0)
 		r = kb_child_send(c, data, len, err);
 	if (r == 0)
@@ -675,7 +548,7 @@ int kb_child_exec(struct kb_child *c, const Kb__ExecProcess *msg, const uint8_t 
 
 	if (!c->channel)
 		return kb_err_set(err, KB_ERR_CLOSED, "the session has ended");
-	r = open_relays(c, msg->process_id, msg->process, err);
+	r = kb_relays_process(&c->relays, msg->process_id, msg->process, err);
 	return r < 0 ? r : kb_child_send(c, data, len, err);
 }
 
@@ -685,13 +558,7 @@ void kb_child_destroy(struct kb_child *c)
 
 	if (!c)
 		return;
-	while (c->processes) {
-		struct kb_process_relays *p = c->processes;
-
-		c->processes = p->next;
-		relays_destroy(p);
-	}
-	close_connections(c, true);
+	kb_relays_finish(&c->relays);
 	while ((h = c->held)) {
 		c->held = h->next;
 		free(h);

@@ -7,8 +7,8 @@
 #include "proto/link.pb-c.h"
 #include "supervisor/base/frame.h"
 #include "supervisor/base/loop.h"
-#include "supervisor/base/relay.h"
 #include "supervisor/guest/guest.h"
+#include "supervisor/guest/relays.h"
 #include "supervisor/guest/runtime.h"
 #include "supervisor/guest/spool.h"
 
@@ -29,21 +29,6 @@ struct kb_guest {
 	bool closing;		/* the link is gone */
 };
 
-/* The streams of one process of a session. */
-struct kb_process_relays {
-	struct kb_process_relays *next;
-	uint64_t process;
-	struct kb_relay *relay[3];
-	unsigned n;
-};
-
-/* A connection of a session: one it made (egress), or one to a published port of it. */
-struct kb_connection_relay {
-	struct kb_connection_relay *next;
-	uint32_t stream;
-	struct kb_relay *relay;
-};
-
 /* A message that waits for output to be passed on first. */
 struct kb_held {
 	struct kb_held *next;
@@ -62,8 +47,7 @@ struct kb_child {
 	uint8_t session[KB_ULID_SIZE];
 	char name[64]; /* of its state directory and control groups */
 	struct kb_channel *channel;
-	struct kb_process_relays *processes;
-	struct kb_connection_relay *connections;
+	struct kb_relays relays;
 	bool has_egress;
 	uint32_t egress_base; /* of its stream numbers */
 	struct kb_held *held, **held_tail;

@@ -8,29 +8,9 @@
 enter_world "$@"
 . "$(dirname "$0")/lib.sh"
 
-policy() { # lines…
-    { echo 'policy net version 1 extends shell {'; printf '    %s\n' "$@"; echo '}'; } >"$WS/net.policy"
-}
-
-# A session under that policy; $out and $status as usual.
+# A session under the policy; $out and $status as usual.
 netted() {
     session --policy "$WS/net.policy" -- sh -c "$1"
-}
-
-# The records of the last session that match, as JSON lines in $out.
-records() { # query
-    run kbsup audit query last "$1" --json
-    expect_status 0
-}
-
-expect_record() { # query
-    records "$1"
-    [ -n "$out" ] || fail "no record: $1"
-}
-
-expect_no_record() { # query
-    records "$1"
-    [ -z "$out" ] || fail "a record: $1"
 }
 
 named_is_reached() {

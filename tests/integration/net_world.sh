@@ -135,3 +135,26 @@ enter_world() {
     rm -rf "$KB_WORLD"
     exit $status
 }
+
+# ---- What its tests say of sessions: with lib.sh ----
+
+# The policy of the session to come: $WS/net.policy.
+policy() { # lines…
+    { echo 'policy net version 1 extends shell {'; printf '    %s\n' "$@"; echo '}'; } >"$WS/net.policy"
+}
+
+# The records of the last session that match, as JSON lines in $out.
+records() { # query
+    run kbsup audit query last "$1" --json
+    expect_status 0
+}
+
+expect_record() { # query
+    records "$1"
+    [ -n "$out" ] || fail "no record: $1"
+}
+
+expect_no_record() { # query
+    records "$1"
+    [ -z "$out" ] || fail "a record: $1"
+}

@@ -16,25 +16,11 @@ CANARY_FILE=$WORK/canary
 )
 CANARY=$(cat "$CANARY_FILE")
 
-policy() { # lines…
-    { echo 'policy net version 1 extends shell {'; printf '    %s\n' "$@"; echo '}'; } >"$WS/net.policy"
-}
-
 netted() { # script, words for run…
     local script=$1
     shift
     session --policy "$WS/net.policy" "$@" -- sh -c "$script"
     case $out$err in *"$CANARY"*) fail 'the value came into the session' ;; esac
-}
-
-records() { # query
-    run kbsup audit query last "$1" --json
-    expect_status 0
-}
-
-expect_record() { # query
-    records "$1"
-    [ -n "$out" ] || fail "no record: $1"
 }
 
 # What the server saw of the last request for this path.
