@@ -11,21 +11,9 @@ done
 wait
 say "eight forks in parallel: $((($(date +%s%N) - start) / 1000000)) ms"
 
-probe='head -c 16 /dev/urandom | od -An -tx1 | tr -d " \n"; echo
-cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address /etc/hostname
-sha256sum </etc/ssh/ssh_host_ed25519_key
-date +%s'
-for n in "${names[@]}"; do
-	guest "$n" "$probe" >"$WORK/$n.id" || fail "$n cannot be used"
-	now=$(date +%s)
-	skew=$((now - $(sed -n 7p "$WORK/$n.id")))
-	[ "${skew#-}" -le 2 ] || fail "$n: its clock is $skew s off"
-done
+note_identities "${names[@]}"
 section "no two alike in anything that must differ"
-what=('random bytes' 'machine-id' 'boot id' 'MAC' 'host name' 'host key')
-for i in 0 1 2 3 4 5; do
-	same "distinct: ${what[i]}" 8 "$(for n in "${names[@]}"; do sed -n "$((i + 1))p" "$WORK/$n.id"; done | sort -u | grep -c .)"
-done
+distinct_identities "${names[@]}"
 same "distinct ports" 8 "$(vm list | grep -o 'port=[0-9]*' | sort -u | grep -c .)"
 section "none has anything to finish that its template began"
 for n in "${names[@]}"; do

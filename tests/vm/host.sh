@@ -2,11 +2,13 @@
 # `kbsup` as a user of the host has it, over the machines of the cache: directories of its own, a store
 # of this test's alone, the supervisor stopped at the end. Sourced after lib.sh.
 export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/config HOME=$WORK/home
-mkdir -p "$HOME/code/app"
+mkdir -p "$HOME/code/app" "$XDG_CONFIG_HOME/kbsup"
 cd "$HOME/code/app" || exit 1
 rm -rf "$VM_CACHE/kbsup/store"
 
 kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }
+
+configure() { printf '%s\n' "$@" >"$XDG_CONFIG_HOME/kbsup/config"; } # SETTING…
 
 # json EXPR: of the document d or the list of lines L on standard input
 json() { python3 -c "import json,sys; t=sys.stdin.read(); d=json.loads(t) if t.strip()[:1] == '[' or t.count('\n') < 2 else None; L=[json.loads(l) for l in t.splitlines()] if d is None else d; print($1)"; }

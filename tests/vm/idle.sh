@@ -3,13 +3,7 @@
 # leaves nothing behind.
 # shellcheck disable=SC2016 # single quotes: the machine's shell expands
 . "${0%/*}/lib.sh"
-
-export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/config HOME=$WORK
-kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }
-json() { python3 -c "import json,sys; d=json.load(sys.stdin); print($1)"; }
-mkdir -p "$WORK/config/kbsup"
-
-configure() { printf '%s\n' "$@" >"$WORK/config/kbsup/config"; }
+. "${0%/*}/host.sh"
 
 # Its own processes only: their environment has this test's directory.
 keepers() {
@@ -51,7 +45,7 @@ end() {
 	local code=$?
 	keepers | xargs -r kill
 	(exit "$code")
-	finish
+	at_end
 }
 trap end EXIT
 rm -f "$VMTOOL_STATE/keeper.log"

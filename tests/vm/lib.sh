@@ -75,6 +75,28 @@ refused() {
 # guest NAME COMMAND: a shell command inside, as root
 guest() { vm exec "$1" sh -c "$2"; }
 
+# Who these machines say they are, one fact a line, in $WORK/NAME.id; and that their clocks are right.
+note_identities() { # NAME…
+	local n skew probe='head -c 16 /dev/urandom | od -An -tx1 | tr -d " \n"; echo
+		cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address /etc/hostname
+		sha256sum </etc/ssh/ssh_host_ed25519_key
+		date +%s'
+	for n in "$@"; do
+		guest "$n" "$probe" >"$WORK/$n.id" || fail "$n cannot be used"
+		skew=$(($(date +%s) - $(sed -n 7p "$WORK/$n.id")))
+		[ "${skew#-}" -le 2 ] || fail "$n: its clock is $skew s off"
+		same "its name" "$n" "$(sed -n 5p "$WORK/$n.id")"
+	done
+}
+
+# After note_identities: no two are alike in anything that must differ.
+distinct_identities() { # NAME…
+	local i n what=('random bytes' 'machine-id' 'boot id' 'MAC' 'host name' 'host key')
+	for i in "${!what[@]}"; do
+		same "distinct: ${what[i]}" $# "$(for n in "$@"; do sed -n "$((i + 1))p" "$WORK/$n.id"; done | sort -u | grep -c .)"
+	done
+}
+
 # The words of a base change with these files: then it is built anew.
 base_key() { sha256sum "$VMTOOL_MACHINE" "$VM_SOURCES"/{image/{{setup,finish,pack}.sh,pack{,ages}.c},driver/qemu.c} | sha256sum; }
 

@@ -3,12 +3,7 @@
 # they go when they are of no use.
 # shellcheck disable=SC2016 # single quotes: the machine's shell expands
 . "${0%/*}/lib.sh"
-
-export XDG_STATE_HOME=$VM_CACHE XDG_RUNTIME_DIR=$WORK XDG_CONFIG_HOME=$WORK/config HOME=$WORK
-kb() { timeout "${VM_LIMIT:-120}" nice -n 5 "$KBSUP" "$@"; }
-json() { python3 -c "import json,sys; d=json.load(sys.stdin); print($1)"; }
-mkdir -p "$WORK/config/kbsup"
-configure() { printf '%s\n' "$@" >"$WORK/config/kbsup/config"; }
+. "${0%/*}/host.sh"
 
 ready() { vm pool-list | grep -c ' ready ' || true; }
 ids() { vm pool-list | sed -n 's/^pool:\([^ ]*\) .*/\1/p'; }
@@ -63,20 +58,8 @@ configure 'pool = 0'
 kb vm start five
 same "nothing waits any more" 0 "$(for _ in $(seq 40); do [ "$(ready)" = 0 ] && break; sleep 0.25; done; ready)"
 names=(one two three four five)
-probe='head -c 16 /dev/urandom | od -An -tx1 | tr -d " \n"; echo
-cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address /etc/hostname
-sha256sum </etc/ssh/ssh_host_ed25519_key
-date +%s'
-for n in "${names[@]}"; do
-	guest "$n" "$probe" >"$WORK/$n.id" || fail "$n cannot be used"
-	skew=$(($(date +%s) - $(sed -n 7p "$WORK/$n.id")))
-	[ "${skew#-}" -le 2 ] || fail "$n: its clock is $skew s off"
-	same "its name" "$n" "$(sed -n 5p "$WORK/$n.id")"
-done
-what=('random bytes' 'machine-id' 'boot id' 'MAC' 'host name' 'host key')
-for i in 0 1 2 3 4 5; do
-	same "distinct: ${what[i]}" 5 "$(for n in "${names[@]}"; do sed -n "$((i + 1))p" "$WORK/$n.id"; done | sort -u | grep -c .)"
-done
+note_identities "${names[@]}"
+distinct_identities "${names[@]}"
 same "the MAC that is known" "$(sed -n 4p "$WORK/one.id")" "$(kb vm status one --json | json 'd["mac"]')"
 
 section "one that was taken lives as any other"
