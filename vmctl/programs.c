@@ -139,32 +139,42 @@ int kb_programs_id(struct kb_vmctl *vm, const struct kb_arch *arch, char ret[KB_
 	return r;
 }
 
-bool kb_programs_are_ours(struct kb_vmctl *vm, const json_t *base)
-{
-	char id[KB_PROGRAMS_ID], machine[KB_HASH_TEXT];
-	const struct kb_arch *arch;
+/* All that a base is given, by their bytes. */
+struct given {
+	char programs[KB_PROGRAMS_ID], machine[KB_HASH_TEXT];
+};
 
-	/* Ours are not all here: nothing to compare with. */
-	if (kb_arch_find(kb_json_str(base, "arch", "x86_64"), &arch, NULL) < 0 ||
-		kb_programs_id(vm, arch, id, NULL) < 0 ||
-		hash_of(vm, arch, "kbsup-machine", machine, NULL) < 0)
-		return true;
-	return strcmp(kb_json_str(base, "programs", ""), id) == 0 &&
-	       strcmp(kb_json_str(base, "machine_program", ""), machine) == 0;
+static int note_ours(
+	struct kb_vmctl *vm, const struct kb_arch *arch, struct given *ret, struct kb_err *err)
+{
+	int r = kb_programs_id(vm, arch, ret->programs, err);
+
+	return r < 0 ? r : hash_of(vm, arch, "kbsup-machine", ret->machine, err);
 }
 
 int kb_programs_note(
 	struct kb_vmctl *vm, const struct kb_arch *arch, json_t *base, struct kb_err *err)
 {
-	char id[KB_PROGRAMS_ID], machine[KB_HASH_TEXT];
-	int r = kb_programs_id(vm, arch, id, err);
+	struct given ours;
+	int r = note_ours(vm, arch, &ours, err);
 
 	if (r == 0)
-		r = hash_of(vm, arch, "kbsup-machine", machine, err);
-	if (r == 0)
-		json_object_update_new(
-			base, json_pack("{s:s, s:s}", "programs", id, "machine_program", machine));
+		json_object_update_new(base, json_pack("{s:s, s:s}", "programs", ours.programs,
+						     "machine_program", ours.machine));
 	return r;
+}
+
+bool kb_programs_are_ours(struct kb_vmctl *vm, const json_t *base)
+{
+	const struct kb_arch *arch;
+	struct given ours;
+
+	/* Ours are not all here: nothing to compare with. */
+	if (kb_arch_find(kb_json_str(base, "arch", "x86_64"), &arch, NULL) < 0 ||
+		note_ours(vm, arch, &ours, NULL) < 0)
+		return true;
+	return strcmp(kb_json_str(base, "programs", ""), ours.programs) == 0 &&
+	       strcmp(kb_json_str(base, "machine_program", ""), ours.machine) == 0;
 }
 
 int kb_vm_programs(struct kb_vmctl *vm, const char *name, struct kb_err *err)
