@@ -193,11 +193,9 @@ not_to_be_had() {
 keyring() {
     policy 'net connect tcp "api.test:443"' \
         'secret A from keyring "service=kbsup-test" for "api.test:443" as header "x-a" url URL'
-    if ! command -v secret-tool >/dev/null; then
-        netted true
-        expect_err 'there is no secret-tool'
-        skip 'there is no secret-tool to ask'
-    fi
+    run env PATH="$WORK/none" "$BIN/kbsup" run --workspace "$WS" --policy "$WS/net.policy" -- /bin/true
+    expect_err 'there is no secret-tool'
+    command -v secret-tool >/dev/null || skip 'there is no secret-tool to ask'
     command -v gnome-keyring-daemon >/dev/null || skip 'there is no keyring'
     command -v dbus-run-session >/dev/null || skip 'there is no bus for a keyring'
     cat >"$WORK/keyring.sh" <<'KEYRING'
