@@ -186,12 +186,14 @@ static bool no_output_left(const struct kb_child *c)
 	return !c->held && !c->spool.unsent;
 }
 
-/* Reaped, its channel read to the end, and everything passed on: the last word. */
+/* Reaped, nothing of it left, its channel read to the end and everything passed on: the last word.
+ */
 static void check_over(struct kb_child *c)
 {
 	struct kb_err why = {0};
 
-	if (c->over || c->pid != 0 || c->channel || (!no_output_left(c) && !c->guest->closing))
+	if (c->over || c->pid != 0 || c->channel || c->awaits_orphans ||
+		(!no_output_left(c) && !c->guest->closing))
 		return;
 	c->over = true;
 	if (c->guest->closing) {
