@@ -4,8 +4,9 @@
  *	STARTING  the runtime makes the container
  *	LAUNCHING kbsup-init starts the first process
  *	RUNNING   it runs; others may be exec'd beside it
- *	ENDING    the first process is gone, or the session was told to end: the container goes
- *down, what was written is sent on OVER      the last message is on its way; then the process exits
+ *	ENDING    its first process is gone, or it was told to end: the container goes
+ *	          down, what was written is sent on
+ *	OVER      the last message is on its way; then the process exits
  *
  * The session ends with its first process. Whatever goes wrong on the way ends it too, with the
  * reason: nothing runs unrecorded, and a closed channel ends everything at once.
