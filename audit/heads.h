@@ -5,12 +5,14 @@
  *	DIR.pub		its public key (PEM)
  *	DIR.heads	one line a signed head, only ever appended to:
  *			head 1 SESSION RECORDS KIND TIME HASH SIGNATURE
- *			(ULID, decimal, "begin" "mark" "end" or "pruned", ns, hex, hex; the
- *signature is over the line up to the blank before it) A head is signed after its records are
- *durable: at a session's begin, every KB_HEAD_EVERY records, and at its end. So whoever changes the
- *database cannot make the chain fit again without the key; and whoever has the key and both files
- *is still held by an anchor: the newest heads, exported and kept elsewhere, in the same lines after
- *a first line `kbsup-anchor 1 PUBLIC-KEY-HEX`.
+ *			(ULID, decimal, "begin" "mark" "end" or "pruned", ns, hex, hex;
+ *			the signature is over the line up to the blank before it)
+ *
+ * A head is signed after its records are durable: at a session's begin, every KB_HEAD_EVERY
+ * records, and at its end. So whoever changes the database cannot make the chain fit again
+ * without the key; and whoever has the key and both files is still held by an anchor: the
+ * newest heads, exported and kept elsewhere, in the same lines after a first line
+ * `kbsup-anchor 1 PUBLIC-KEY-HEX`.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  *	intact		every block follows from the one before, up to the finish
  *	tampered	something stored is not what was chained
  *	unreadable	a part cannot be read at all
- *	incomplete	intact as far as it goes, but records are missing: no finish, a finish that
- *says so, or loss that was counted when it happened
+ *	incomplete	intact as far as it goes, but records are missing: no finish, a
+ *			finish that says so, or loss that was counted when it happened
  */
 #include <inttypes.h>
 #include <stdarg.h>

@@ -11,10 +11,11 @@
  *	states		session id → SessionState (store.proto)
  *	names		name, NUL, session id → nothing; sorted, so the newest of a name is its last
  *	blocks		session id, first seq (u64, big-endian) → struct kb_item_head, the block
- *	filters		the same key → the index of that block (filter.h); of all blocks of a
- *session, or (after a failure in the middle of it) not of its last ones Session ids sort by time,
- *so new blocks nearly always go to the end of the table, whose pages are then filled whole
- *(MDB_APPEND).
+ *	filters		the same key → the index of that block (filter.h); of all blocks of
+ *			a session, or (after a failure in the middle of it) not of its last ones
+ *
+ * Session ids sort by time, so new blocks nearly always go to the end of the table, whose pages are
+ * then filled whole (MDB_APPEND).
  */
 #pragma once
 

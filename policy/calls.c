@@ -1,8 +1,8 @@
 /* Which rules speak of which system call, in the order in which they decide.
  *
  * Order in the text never matters. Between rules that match the same call:
- *	1. the closer one wins: arguments over what an intent implies, over a call's name, over a
- *group (a rule marked `override` is as close as the closest it overrides);
+ *	1. the closer one wins: arguments over what an intent implies, over a call's name,
+ *	   over a group (a rule marked `override` is as close as the closest it overrides);
  *	2. then the harder action: kill, deny, ask, allow;
  *	3. then the file that is nearer to the policy asked for.
  * Whatever this leaves open is a conflict, which check.c reports.

@@ -4,8 +4,9 @@
  * link, the interpreter of a "#!" line. Each file found stands for a place:
  *
  *	…/node_modules/…	the outermost node_modules: a package's dependencies are beside it
- *	PREFIX/bin/NAME		PREFIX/bin and PREFIX/lib: what nvm, npm, pyenv, virtualenv and uv
- *make anything else		the file alone
+ *	PREFIX/bin/NAME		PREFIX/bin and PREFIX/lib: what nvm, npm, pyenv, virtualenv
+ *				and uv make
+ *	anything else		the file alone
  *
  * PREFIX itself is not given: beside bin and lib many keep caches and credentials there.
  */

@@ -5,9 +5,9 @@
  *
  * --bpf: lane bpf, in a pid namespace of its own, instead of lane notify.
  * With -o each record becomes a line of tab-separated, escaped fields: event, pid, parent, outcome,
- * errno, decision, exit code, flags in hex, mode in octal, path, path_arg, path2, path2_arg, exe,
- *then the arguments. Without it records are encoded into blocks, as a session does, and thrown
- *away. The command's exit status is passed through.
+ * errno, decision, exit code, flags in hex, mode in octal, path, path_arg, path2, path2_arg,
+ * exe, then the arguments. Without it records are encoded into blocks, as a session does, and
+ * thrown away. The command's exit status is passed through.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
  *
  * - compile time of every preset (text to bundle, bundle to program), length of what is emitted;
  * - cost of a system call under the preset's filter: one that is plainly allowed, one whose
- *arguments are looked at; against no filter, and against libseccomp's filter with the same rules,
- *linear and as a binary tree;
+ *   arguments are looked at; against no filter, and against libseccomp's filter with the same
+ *   rules, linear and as a binary tree;
  * - replay and learn in records per second.
  *
  * Medians of several runs, interleaved; each filter in a child of its own, pinned to one CPU.

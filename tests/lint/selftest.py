@@ -65,6 +65,7 @@ SEEDED = (
     ("text", "policy/lex.c", "/* see /work/main/x */\n", "a path of one machine"),
     ("text", "policy/lex.c", "/* TODO: later */\n", "left open: TODO"),
     ("text", "policy/lex.c", "/* a\u202eb */\n", "hides or reorders"),
+    ("text", "policy/lex.c", "/* List:\n *\ta\tone\n *more of it\n */\n", "run together"),
     ("text", "policy/lex.c", "int x; \n", "white space at the end"),
     ("text", "policy/lex.c", "int x;\r\n", "carriage returns"),
     ("text", "policy/lex.c", "int x;", "no newline at the end"),

@@ -23,6 +23,9 @@ UNBOUNDED = re.compile(
     r"(?<![\w>.])(gets|strcpy|strcat|sprintf|vsprintf|strtok|system|popen|tmpnam|mktemp"
     r"|atoi|atol|atof|rand|random)\s*\(")
 
+# What clang-format makes of a list in a comment whose lines are too long.
+RUN_TOGETHER = re.compile(r"^ \*[A-Za-z(`]")
+
 COMMENT = re.compile(r'//.*|/\*.*?\*/|^\s*\*.*|"(\\.|[^"\\])*"')
 
 
@@ -58,5 +61,7 @@ def run(tree):
             tree.finding(name, raw.count(b"\n") + 1, "no newline at the end")
         for line, text in tree.lines(name):
             check_line(tree, name, line, text)
+            if name.endswith((".c", ".h")) and RUN_TOGETHER.search(text):
+                tree.finding(name, line, "a comment's lines were run together: make them shorter")
             if name.endswith((".c", ".h")) and not name.startswith("tests/"):
                 check_code(tree, name, line, text)
