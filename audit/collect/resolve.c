@@ -181,37 +181,56 @@ static void set_printed(
 	ret->path[ret->len] = '\0';
 }
 
-static int print_own_fd(const struct kb_resolver *resolver, int fd, struct kb_resolved *ret)
+/* A directory that has gone since, by the name it had: the kernel marks it, and nobody is helped by
+ * a path "dir (deleted)/file". Files keep the mark: "/memfd:x (deleted)" is all their name. */
+static size_t without_mark(int dir_fd, const char *link, const char *text, size_t len)
 {
-	char name[16], text[PATH_MAX];
-	ssize_t n;
+	static const char mark[] = " (deleted)";
+	const size_t size = sizeof(mark) - 1;
+	struct stat st;
 
-	snprintf(name, sizeof(name), "%d", fd);
-	n = readlinkat(resolver->self_fd, name, text, sizeof(text) - 1);
+	if (len <= size || memcmp(text + len - size, mark, size) != 0 ||
+		fstatat(dir_fd, link, &st, AT_NO_AUTOMOUNT) < 0 || !S_ISDIR(st.st_mode) ||
+		st.st_nlink > 0)
+		return len;
+	return len - size;
+}
+
+/* What a link of /proc leads to. */
+static int print_link(
+	const struct kb_resolver *resolver, int dir_fd, const char *link, struct kb_resolved *ret)
+{
+	char text[PATH_MAX];
+	ssize_t n = readlinkat(dir_fd, link, text, sizeof(text) - 1);
+	size_t len;
+
 	if (n < 0)
 		return -errno;
-	text[n] = '\0';
-	set_printed(resolver, ret, text, (size_t)n);
+	len = without_mark(dir_fd, link, text, (size_t)n);
+	text[len] = '\0';
+	set_printed(resolver, ret, text, len);
 	return 0;
+}
+
+static int print_own_fd(const struct kb_resolver *resolver, int fd, struct kb_resolved *ret)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%d", fd);
+	return print_link(resolver, resolver->self_fd, name, ret);
 }
 
 /* A link of the caller's /proc directory: "cwd" or "fd/N". */
 static int print_caller_link(const struct kb_resolver *resolver, const struct kb_caller *caller,
 	const char *link, struct kb_resolved *ret)
 {
-	char name[64], text[PATH_MAX];
-	ssize_t n;
+	char name[64];
 
 	if (!caller->leader) {
 		snprintf(name, sizeof(name), "task/%d/%s", caller->tid, link);
 		link = name;
 	}
-	n = readlinkat(caller->proc_fd, link, text, sizeof(text) - 1);
-	if (n < 0)
-		return -errno;
-	text[n] = '\0';
-	set_printed(resolver, ret, text, (size_t)n);
-	return 0;
+	return print_link(resolver, caller->proc_fd, link, ret);
 }
 
 void kb_resolve_fd(const struct kb_resolver *resolver, const struct kb_caller *caller, int fd,

@@ -168,6 +168,27 @@ static void test_descriptors(void **state)
 	close(fd);
 }
 
+/* A directory that has gone has the name it had; one that is only called so keeps its own. */
+static void test_gone(void **state)
+{
+	struct world *w = *state;
+	int gone, called;
+
+	make(w->dir, "gone/", NULL);
+	make(w->dir, "x (deleted)/", NULL);
+	gone = open("gone", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	called = open("x (deleted)", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(rmdir("gone"), 0);
+	expect(w, gone, "none", 0, KB_PATH_ABSENT, "/gone/none");
+	expect(w, called, "none", 0, KB_PATH_ABSENT, "/x (deleted)/none");
+	assert_int_equal(fchdir(gone), 0);
+	expect(w, AT_FDCWD, "none", 0, KB_PATH_ABSENT, "/gone/none");
+	assert_int_equal(chdir(w->dir), 0);
+	assert_int_equal(rmdir("x (deleted)"), 0);
+	close(gone);
+	close(called);
+}
+
 static void test_scoped_lookup(void **state)
 {
 	struct world *w = *state;
@@ -257,6 +278,7 @@ int main(void)
 		WORLD_TEST(test_straight),
 		WORLD_TEST(test_links),
 		WORLD_TEST(test_descriptors),
+		WORLD_TEST(test_gone),
 		WORLD_TEST(test_scoped_lookup),
 		WORLD_TEST(test_proc),
 		WORLD_TEST(test_self_is_the_caller),
