@@ -57,8 +57,8 @@ uint64_t kb_process_memory(pid_t pid)
 }
 
 /* All but what only its process knows: state and live figures. */
-int kb_machine_facts(struct kb_vmctl *vm, const json_t *json, const char *dir,
-	struct kb_vm_info *ret, struct kb_err *err)
+static int facts(struct kb_vmctl *vm, const json_t *json, const char *dir, struct kb_vm_info *ret,
+	struct kb_err *err)
 {
 	char path[PATH_MAX];
 	int r = kb_vm_path(vm, path, err, "%s/disks/%s", vm->state, kb_json_str(json, "disk", ""));
@@ -101,10 +101,10 @@ int kb_machine_facts(struct kb_vmctl *vm, const json_t *json, const char *dir,
 int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	struct kb_vm_info *ret, struct kb_err *err)
 {
-	int r = kb_machine_facts(vm, json, dir, ret, err);
+	int r = facts(vm, json, dir, ret, err);
 
-	if (r == 0 && ret->state != KB_VM_REMOTE)
-		ret->state = kb_machine_state(vm, json, dir);
+	if (r == 0)
+		ret->state = KB_VM_RUNNING;
 	return r;
 }
 
@@ -139,7 +139,7 @@ static int look_up(struct kb_vmctl *vm, const char *name, struct kb_vm_info *ret
 		return 0;
 	}
 	if (r < 0 || (r = kb_vm_path(vm, dir, err, "%s/machines/%s", vm->state, name)) < 0 ||
-		(r = kb_machine_facts(vm, json, dir, ret, err)) < 0 || ret->state == KB_VM_REMOTE)
+		(r = facts(vm, json, dir, ret, err)) < 0 || ret->state == KB_VM_REMOTE)
 		return r;
 	ret->state = kb_machine_resting(vm, json, dir, ret_runs);
 	return 0;

@@ -621,10 +621,9 @@ int kb_vm_start(struct kb_vmctl *vm, const struct kb_vm_spec *spec, struct kb_vm
 	if (r == 0)
 		kb_run_touch(vm, m.id);
 	if (r == 0)
-		r = kb_machine_facts(vm, m.json, m.dir, ret, err);
+		r = kb_machine_info(vm, m.json, m.dir, ret, err);
 	if (r < 0)
 		return r;
-	ret->state = KB_VM_RUNNING; /* it has answered */
 	ret->took_ns = kb_now_mono() - start;
 	ret->way = way;
 	return 0;

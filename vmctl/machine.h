@@ -45,11 +45,8 @@ enum kb_vm_state kb_machine_state(struct kb_vmctl *vm, const json_t *json, const
  * the state (KB_VM_HUNG) is what it is when that does not answer. */
 enum kb_vm_state kb_machine_resting(
 	struct kb_vmctl *vm, const json_t *json, const char *dir, bool *ret_runs);
-/* What nobody needs to be asked for; the state is that of a machine without a process, or remote.
- */
-int kb_machine_facts(struct kb_vmctl *vm, const json_t *json, const char *dir,
-	struct kb_vm_info *ret, struct kb_err *err);
-/* Everything but the live figures. */
+/* Of a machine of ours that has just answered, and need not be asked again: everything but the live
+ * figures. */
 int kb_machine_info(struct kb_vmctl *vm, const json_t *json, const char *dir,
 	struct kb_vm_info *ret, struct kb_err *err);
 /* Held while what machines need (bases, layers) is linked or collected; briefly. */

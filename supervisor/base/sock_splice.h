@@ -16,8 +16,8 @@ struct kb_sock_splice_ops {
 	/* The socket broke: it is closed, the stream's end was sent. The far side should be told,
 	 * so that it stops too. Called once, from the loop. */
 	void (*broken)(struct kb_sock_splice *flow, void *arg);
-	/* Both directions are at their end and the socket is closed. Called once, from the loop;
-	 * destroys the flow. */
+	/* Both directions are at their end and the socket is closed. Called once, from the loop:
+	 * the flow may be destroyed here, or later. */
 	void (*over)(struct kb_sock_splice *flow, void *arg);
 };
 
